@@ -1,0 +1,69 @@
+"""Numbers as people read them: no false precision, no leading zero on shares and probabilities."""
+
+from __future__ import annotations
+
+import math
+
+from humanward.evaluation.statistics import Difference, Estimate
+
+
+def decimal(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
+    """``.21``, ``-.13``, ``1.50``; ``sign`` writes the plus of a change; None is ``not measured``."""
+    if value is None:
+        return "not measured"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def percent(share: float | None, digits: int | None = None, *, sign: bool = False) -> str:
+    """``12 %``, ``0.4 %``; one digit below 10 % unless ``digits`` says otherwise."""
+    if share is None:
+        return "not measured"
+    value = 100 * share
+    if digits is None:
+        digits = 1 if 0 < abs(value) < 9.95 else 0
+    text = f"{value:+.{digits}f} %" if sign else f"{value:.{digits}f} %"
+    return text.lstrip("+-") if float(text[:-2]) == 0 else text
+
+
+def p_words(p_value: float) -> str:
+    """``p = .31``, ``p = .0012``."""
+    return f"p = {decimal(p_value, 2 if p_value >= 0.0995 else 3 if p_value >= 0.00995 else 4)}"
+
+
+def digits_for(*values: float | None) -> int:
+    """Decimals (2 to 4) that show two figures of the smallest size among the non-zero values."""
+    sizes = [abs(value) for value in values if value]
+    if not sizes:
+        return 2
+    return min(4, max(2, 1 - math.floor(math.log10(min(sizes)))))
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 2, *, sign: bool = False) -> str:
+    """``-.15 to -.11``; ``none`` where no interval exists."""
+    if bounds is None:
+        return "none"
+    return f"{decimal(bounds[0], digits, sign=sign)} to {decimal(bounds[1], digits, sign=sign)}"
+
+
+def estimate_words(estimate: Estimate, digits: int = 2) -> str:
+    """``.21 (95 % interval .18 to .24)``."""
+    return f"{decimal(estimate.value, digits)} (95 % interval {interval(estimate.ci95, digits)})"
+
+
+def difference_words(difference: Difference, digits: int = 2) -> str:
+    """``-.13, 95 % interval -.15 to -.11``."""
+    bounds = f"95 % interval {interval(difference.ci95, digits)}" if difference.ci95 else "no interval"
+    return f"{decimal(difference.mean, digits, sign=True)}, {bounds}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 prompt``, ``1,250 prompts``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def sentence_case(text: str) -> str:
+    """The text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
