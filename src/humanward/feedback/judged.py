@@ -1,0 +1,127 @@
+"""One judgement as a file states it, before ids; and the collector that turns judgements into records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from humanward.errors import InputError
+from humanward.feedback.files import Feedback
+from humanward.records import Completion, Prompt, Ranking, content_id
+from humanward.rows import Row
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its text, and where the file gives them the model's name and the answer's own id."""
+
+    text: str
+    model: str = ""
+    item_id: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One annotator's weak order over some answers to a prompt: ``tiers`` holds indices into ``answers``, best first.
+
+    ``notes`` are remarks that the summary counts, such as "prefixes differ".
+    """
+
+    prompt: Prompt
+    answers: tuple[Answer, ...]
+    tiers: tuple[tuple[int, ...], ...]
+    annotator: str = ""
+    criterion: str = "overall"
+    none_acceptable: bool = False
+    shown_order: tuple[int, ...] = ()
+    seconds_spent: float | None = None
+    created_at: str = ""
+    simulated: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Collector:
+    """Gathers records row by row. A bad row adds nothing: it ends the import, or with ``skip_bad`` is noted."""
+
+    skip_bad: bool = False
+    rows: int = 0
+    bad: list[str] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    prompts: dict[str, Prompt] = field(default_factory=dict)
+    completions: dict[str, Completion] = field(default_factory=dict)
+    rankings: dict[str, tuple[Ranking, str]] = field(default_factory=dict)
+
+    def attempt(self, row: Row, read: Callable[[Any, str], Iterable[Judged]]) -> None:
+        """Read one row into judgements and add them all, or none and the reason."""
+        self.rows += 1
+        try:
+            judgements = list(read(row.checked(), row.where))
+            for judged in judgements:
+                self._check(judged, row.where)
+        except InputError as error:
+            self.refuse(error)
+            return
+        for index, judged in enumerate(judgements):
+            self._add(judged, row.where, f"{row.number}.{index}")
+
+    def refuse(self, error: InputError) -> None:
+        """Keep the reason for a bad row, or raise it."""
+        if not self.skip_bad:
+            raise error
+        self.bad.append(str(error))
+
+    def feedback(self) -> Feedback:
+        """All records, each once."""
+        return Feedback(
+            tuple(self.prompts.values()),
+            tuple(self.completions.values()),
+            tuple(ranking for ranking, _ in self.rankings.values()),
+            tuple(where for _, where in self.rankings.values()),
+        )
+
+    def _check(self, judged: Judged, where: str) -> None:
+        known = self.prompts.get(judged.prompt.id)
+        if known is not None and known.split != judged.prompt.split:
+            raise InputError(
+                f"{where}: the prompt is in split {judged.prompt.split!r} here and in {known.split!r} before; keep one"
+            )
+
+    def _add(self, judged: Judged, where: str, place: str) -> None:
+        prompt = self.prompts.setdefault(judged.prompt.id, judged.prompt)
+        ids = _completion_ids(prompt.id, judged.answers)
+        for completion_id, answer in zip(ids, judged.answers, strict=True):
+            completion = Completion(completion_id, prompt.id, answer.text, answer.model)
+            self.completions.setdefault(completion_id, completion)
+        tiers = tuple(tuple(ids[i] for i in tier) for tier in judged.tiers)
+        key = (prompt.id, judged.annotator, judged.criterion, repr(tiers), str(judged.none_acceptable))
+        # The place tells apart two people without a name who judged alike; the same file again gives the same ids.
+        ranking = Ranking(
+            id=content_id(prompt.source, place, *key),
+            prompt_id=prompt.id,
+            tiers=tiers,
+            annotator=judged.annotator,
+            none_acceptable=judged.none_acceptable,
+            criterion=judged.criterion,
+            shown_order=tuple(ids[i] for i in judged.shown_order),
+            seconds_spent=judged.seconds_spent,
+            created_at=judged.created_at,
+            simulated=judged.simulated,
+        )
+        self.notes.update(judged.notes)
+        self.rankings.setdefault(ranking.id, (ranking, where))
+
+
+def _completion_ids(prompt_id: str, answers: Iterable[Answer]) -> list[str]:
+    ids: list[str] = []
+    for answer in answers:
+        parts = [prompt_id, answer.item_id, answer.model, answer.text]
+        completion_id = content_id(*parts)
+        # Two equal answers in one judgement are still two answers.
+        while completion_id in ids:
+            parts.append("again")
+            completion_id = content_id(*parts)
+        ids.append(completion_id)
+    return ids
