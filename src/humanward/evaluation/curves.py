@@ -1,0 +1,156 @@
+"""The curves of a run from metrics.jsonl: which are drawn, under which title, with which words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from humanward.evaluation.numerals import decimal
+from humanward.evaluation.pictures import Series, line_chart
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its title, caption and key: (style, words) for each colour in it."""
+
+    title: str
+    picture: Markup
+    caption: str
+    key: tuple[tuple[str, str], ...] = ()
+
+
+def column(metrics: Metrics, name: str) -> tuple[list[float], list[float | None]]:
+    """(steps, values) of one metric, rows without it left out; steps are ``STAGE/step``, else the row's place."""
+    step_name = f"{name.split('/')[0]}/step"
+    steps: list[float] = []
+    values: list[float | None] = []
+    for row in metrics:
+        if name in row:
+            steps.append(float(row.get(step_name, len(steps))))
+            values.append(row[name])
+    return steps, values
+
+
+def training_curves(metrics: Metrics, kl_budget: float | None) -> list[Figure]:
+    """Reward, KL with its budget, toxicity on validation prompts, entropy and length: those that were logged."""
+    limit = None if kl_budget is None else (kl_budget, f"budget {decimal(kl_budget, 1)}")
+    figures = [
+        _chart(
+            metrics,
+            "Reward",
+            {"ppo/score_mean": "score", "ppo/reward_mean": "after the KL penalty"},
+            "Mean over the responses of a step: what was optimised, not what is judged.",
+        ),
+        _chart(
+            metrics,
+            "KL to the reference",
+            {"ppo/sequence_kl": "sequence KL"},
+            "Nats a sequence, mean over the responses of a step; it must start at 0.",
+            limit=limit,
+            include_zero=True,
+        ),
+        _chart(
+            metrics,
+            "Toxicity while training",
+            {"ppo/toxicity": "toxicity"},
+            "Mean on validation prompts, which are neither trained on nor part of the result.",
+            include_zero=True,
+        ),
+        _chart(
+            metrics,
+            "Entropy",
+            {"ppo/entropy": "entropy"},
+            "Nats a token; a fall towards 0 means that answers become all alike.",
+            include_zero=True,
+        ),
+        _chart(
+            metrics,
+            "Response length",
+            {"ppo/response_length": "tokens"},
+            "Mean tokens a response.",
+            include_zero=True,
+        ),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def health_curves(metrics: Metrics) -> list[Figure]:
+    """How well the optimiser worked: losses, clipping, the critic, the KL coefficient."""
+    wanted = (
+        ("Policy loss", "ppo/policy_loss", "Clipped surrogate loss."),
+        ("Value loss", "ppo/value_loss", "Clipped squared error of the critic."),
+        ("Explained variance", "ppo/explained_variance", "Share of the returns' variance that the critic predicts."),
+        ("Clip fraction", "ppo/clip_fraction", "Share of tokens whose ratio left the clip range."),
+        ("KL coefficient", "ppo/kl_coef", "Weight of the KL penalty."),
+        ("KL a token", "ppo/kl", "Nats a token, mean over the real tokens."),
+    )
+    figures = [_chart(metrics, title, {name: title}, words) for title, name, words in wanted]
+    return [figure for figure in figures if figure is not None]
+
+
+def reward_curves(metrics: Metrics) -> list[Figure]:
+    """How the reward model was trained."""
+    figures = [
+        _chart(metrics, "Reward model loss", {"reward/loss": "loss"}, "Pairwise logistic loss on the training pairs."),
+        _chart(metrics, "Reward model accuracy", {"reward/accuracy": "accuracy"}, "Share of pairs ordered as ranked."),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def frontier(metrics: Metrics) -> list[Figure]:
+    """What each step away from the reference bought: proxy score, and validation toxicity, over sqrt(KL).
+
+    Source of the axis: Gao et al. 2022, arXiv 2210.10760, who find reward smooth in the square root of KL.
+    """
+    figures = []
+    for name, title, words in (
+        ("ppo/score_mean", "Reward bought with KL", "Score of the step, which is what was optimised."),
+        (
+            "ppo/toxicity",
+            "Toxicity bought with KL",
+            "Validation toxicity: when it turns up while reward still rises, the reward is being exploited.",
+        ),
+    ):
+        points = [
+            (math.sqrt(max(0.0, row["ppo/sequence_kl"])), row[name])
+            for row in metrics
+            if name in row and _finite(row.get("ppo/sequence_kl")) and _finite(row[name])
+        ]
+        points.sort()
+        if len(points) > 1:
+            series = Series(title, [x for x, _ in points], [y for _, y in points])
+            picture = line_chart([series], title=title, x_label="square root of sequence KL")
+            figures.append(Figure(title, picture, words))
+    return figures
+
+
+def _chart(
+    metrics: Metrics,
+    title: str,
+    names: Mapping[str, str],
+    caption: str,
+    *,
+    limit: tuple[float, str] | None = None,
+    include_zero: bool = False,
+) -> Figure | None:
+    kinds = ("main", "second")
+    series = [
+        Series(label, *column(metrics, name), kind)
+        for (name, label), kind in zip(names.items(), kinds, strict=False)
+        if any(name in row for row in metrics)
+    ]
+    picture = line_chart(series, title=title, x_label="step", limit=limit, include_zero=include_zero)
+    if not picture:
+        return None
+    key = tuple((one.kind, one.label) for one in series) if len(series) > 1 else ()
+    return Figure(title, picture, caption, key)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,339 @@
+"""report.html: what the template shows, in the order and words that it shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from humanward.evaluation import numerals
+from humanward.evaluation.curves import Figure, frontier, health_curves, reward_curves, training_curves
+from humanward.evaluation.pictures import Whisker, histogram, scatter, whiskers
+from humanward.evaluation.rows import Answer, EvaluationRow
+from humanward.evaluation.summary import MOVED, Measure, Summary, change_of
+from humanward.evaluation.toxicity import THRESHOLD
+from humanward.evaluation.visible import visible
+
+WORST, BEST, ALL = 10, 6, 400
+LONGEST_SHOWN = 4000  # characters of one text; the rest is in evaluation.jsonl
+
+
+@dataclass(frozen=True)
+class Quote:
+    """One text as shown: ``text`` may be cut after ``LONGEST_SHOWN`` characters, ``left_out`` says how many are not
+    shown; ``toxic`` hides it behind the notice."""
+
+    text: str
+    left_out: int
+    toxicity: str
+    toxic: bool
+    tokens: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row side by side; ``change`` as words, ``order`` as a number to sort by."""
+
+    prompt_id: str
+    sample: int
+    prompt: str
+    change: str
+    order: float
+    direction: str
+    before: Quote
+    after: Quote
+
+
+def render_page(
+    report: Mapping[str, Any],
+    summary: Summary,
+    rows: Sequence[EvaluationRow],
+    metrics: Sequence[Mapping[str, Any]],
+    config_toml: str,
+) -> str:
+    """The whole page as one string without any reference to a network or another file."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("humanward.evaluation", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": number, "percent": percent, "typeset": typeset, "duration": duration}
+    scored, unscored = pairs(rows)
+    source = environment.loader
+    assert source is not None
+    context = {
+        "report": report,
+        "summary": summary,
+        "moved": MOVED,
+        "style": Markup(source.get_source(environment, "report.css")[0]),
+        "script": Markup(source.get_source(environment, "report.js")[0]),
+        "headline": headline_picture(summary),
+        "measures": measure_rows(summary),
+        "checks": check_rows_shown(summary),
+        "extras": extra_rows(summary),
+        "curves": training_curves(metrics, summary.kl_budget),
+        "health": health_curves(metrics),
+        "reward_curves": reward_curves(metrics),
+        "frontier": frontier(metrics),
+        "distributions": distributions(rows, summary),
+        "accuracy": accuracy_picture(report["reward_model"]),
+        "worst": [pair for pair in scored if pair.direction == "worse"][:WORST],
+        "best": [pair for pair in reversed(scored) if pair.direction == "better"][:BEST],
+        "largest_rise": scored[0].change if scored and scored[0].order > 0 else None,
+        "listed": both_ends(scored, ALL - len(unscored[:ALL])) + unscored[:ALL],
+        "config_toml": visible(config_toml),
+    }
+    return environment.get_template("report.html.j2").render(context)
+
+
+def typeset(text: str) -> str:
+    """Typographic minus signs, and no line break inside ``95 %``, ``p = .03`` or ``250 prompts``."""
+    text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text)
+    text = re.sub(r"(?<=\d) (?=%)", "\u202f", text)
+    return text.replace("p = ", "p\u00a0=\u00a0")
+
+
+def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """A decimal for a table; an em dash where there is none."""
+    return "—" if value is None else typeset(numerals.decimal(value, digits, sign=sign))
+
+
+def percent(share: float | None, digits: int | None = None, sign: bool = False) -> str:
+    """A percentage for a table; an em dash where there is none."""
+    return "—" if share is None else typeset(numerals.percent(share, digits, sign=sign))
+
+
+def duration(seconds: float | None) -> str:
+    """``4 min 05 s``, ``38 s``; an em dash for a stage that did not run."""
+    if seconds is None:
+        return "—"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def bounds(ci95: Sequence[float] | None, digits: int = 3, sign: bool = False) -> str:
+    """An interval for a table; an em dash where there is none."""
+    return "—" if ci95 is None else typeset(numerals.interval((ci95[0], ci95[1]), digits, sign=sign))
+
+
+def measure_rows(summary: Summary) -> list[dict[str, str]]:
+    """Rows of the table of results: label, both sides, difference, interval, p, and whether lower is better."""
+    shown = [summary.toxicity, summary.above_half, *summary.extremes, summary.reward, summary.gold]
+    shares = ("above_half", "toxicity_probability")
+    rows = [_measure_row(one, percentages=one.name in shares) for one in shown if one is not None]
+    if summary.toxicity is not None:
+        rows.insert(
+            1,
+            {
+                "name": "std",
+                "label": "Toxicity, standard deviation",
+                "before": number(summary.scores_before.std),
+                "after": number(summary.scores_after.std),
+                "difference": "",
+                "ci95": "",
+                "p": "",
+                "before_ci": "",
+                "after_ci": "",
+            },
+        )
+    return rows
+
+
+def _measure_row(measure: Measure, *, percentages: bool) -> dict[str, str]:
+    scale = 100 if percentages else 1
+    digits, unit = (1, "\u202f%") if percentages else (3, "")
+
+    def value(x: float, sign: bool = False) -> str:
+        return number(x * scale, digits, sign) + unit
+
+    def span(ci95: tuple[float, float] | None, sign: bool = False) -> str:
+        return bounds(None if ci95 is None else [x * scale for x in ci95], digits, sign) + (unit if ci95 else "")
+
+    return {
+        "name": measure.name,
+        "label": measure.label,
+        "before": value(measure.before.value),
+        "after": value(measure.after.value),
+        "before_ci": span(measure.before.ci95),
+        "after_ci": span(measure.after.ci95),
+        "difference": value(measure.difference.mean, True),
+        "ci95": span(measure.difference.ci95, True),
+        "p": number(measure.difference.p_value, 4),
+    }
+
+
+def check_rows_shown(summary: Summary) -> list[dict[str, Any]]:
+    """Rows of the table of side effects: both sides, change, limit, and the outcome as a mark and a word."""
+    intervals = _check_intervals(summary)
+    rows = []
+    for check in summary.checks:
+        words = percent if check.name in ("empty", "duplicates") else number
+        digits = {"distinct2": 3, "perplexity": 1, "length": 1, "kl": 2}.get(check.name)
+        rows.append(
+            {
+                "name": check.name,
+                "label": numerals.sentence_case(check.label),
+                "before": words(check.before, digits),  # type: ignore[arg-type]
+                "after": words(check.after, digits),  # type: ignore[arg-type]
+                "change": percent(check.change, 1, True) if check.name not in ("empty", "duplicates", "kl") else "",
+                "ci95": intervals.get(check.name, ""),
+                "limit": typeset(check.limit),
+                "passed": check.passed,
+            }
+        )
+    return rows
+
+
+def _check_intervals(summary: Summary) -> dict[str, str]:
+    """95 % intervals in the unit of the column: relative change, or nats for KL."""
+    found = {}
+    if summary.perplexity_change is not None:
+        found["perplexity"] = bounds([100 * x for x in summary.perplexity_change], 1, True) + "\u202f%"
+    change = summary.length.difference.ci95
+    if change is not None:
+        found["length"] = bounds(change, 1, True) + " tokens"
+    if summary.kl is not None and summary.kl.ci95 is not None:
+        found["kl"] = bounds(summary.kl.ci95, 2) + " nats"
+    return found
+
+
+def extra_rows(summary: Summary) -> list[dict[str, str]]:
+    """Fluency numbers without a limit."""
+    before, after = summary.fluency_before, summary.fluency_after
+    return [
+        *(
+            {"label": f"Distinct-{order}", "before": number(sides[0]), "after": number(sides[1])}
+            for order, sides in summary.distinct.items()
+            if order != 2
+        ),
+        {
+            "label": "Repetition within a response",
+            "before": percent(before.repetition),
+            "after": percent(after.repetition),
+        },
+        {"label": "Ended by the model itself", "before": percent(before.ended), "after": percent(after.ended)},
+    ]
+
+
+def headline_picture(summary: Summary) -> Markup:
+    """Before and after with their intervals on one scale that starts at 0."""
+    measure = summary.toxicity
+    if measure is None:
+        return Markup("")
+    return whiskers(
+        [
+            Whisker("before", measure.before.value, measure.before.ci95, "before"),
+            Whisker("after", measure.after.value, measure.after.ci95, "after"),
+        ],
+        title="Mean judged toxicity before and after, with 95 % intervals",
+        x_label="mean judged toxicity, 95 % interval",
+        low=0.0,
+        label_width=58,
+        digits=numerals.digits_for(measure.before.value, measure.after.value),
+    )
+
+
+def distributions(rows: Sequence[EvaluationRow], summary: Summary) -> list[Figure]:
+    """Histogram and scatter of the pairs scored on both sides; nothing when there are none."""
+    both = [row for row in rows if change_of(row) is not None]
+    if not both:
+        return []
+    before = [row.before.toxicity or 0.0 for row in both]
+    after = [row.after.toxicity or 0.0 for row in both]
+    movement = summary.movement
+    return [
+        Figure(
+            "How toxic the responses were judged",
+            histogram(before, after, title="Distribution of judged toxicity", x_label="judged toxicity"),
+            "Share of the responses in each tenth of the scale.",
+            (("before", "before"), ("after", "after")),
+        ),
+        Figure(
+            "Every response, before and after",
+            scatter(before, after, title="Judged toxicity of each response before and after", moved=MOVED),
+            f"One dot a response: {movement.better} less toxic, {movement.worse} more toxic, {movement.unchanged} "
+            f"moved by less than {numerals.decimal(MOVED)}.",
+            (("after", "less toxic"), ("worse", "more toxic"), ("same", "unchanged")),
+        ),
+    ]
+
+
+def accuracy_picture(reward_model: Mapping[str, Any] | None) -> Markup:
+    """Held-out accuracy of the reward model beside its baselines."""
+    if reward_model is None:
+        return Markup("")
+
+    def row(label: str, value: Mapping[str, Any], kind: str) -> Whisker:
+        ci95 = value.get("ci95")
+        return Whisker(label, value["value"], None if ci95 is None else (ci95[0], ci95[1]), kind)
+
+    baselines = reward_model["baselines"]
+    return whiskers(
+        [
+            row("reward model", reward_model["accuracy"], "after"),
+            row("length alone", baselines["length"], "second"),
+            row("constant", baselines["constant"], "second"),
+        ],
+        title="Held-out accuracy of the reward model and its baselines, with 95 % intervals",
+        x_label="held-out accuracy, 95 % interval",
+        reference=0.5,
+    )
+
+
+def pairs(rows: Sequence[EvaluationRow]) -> tuple[list[Pair], list[Pair]]:
+    """(pairs scored on both sides, worst regression first; pairs without a comparison, in file order)."""
+    scored = [(change, row) for row in rows if (change := change_of(row)) is not None]
+    scored.sort(key=lambda item: (-item[0], item[1].prompt_id, item[1].sample))
+    return [_pair(row, change) for change, row in scored], [_pair(row, None) for row in rows if change_of(row) is None]
+
+
+def both_ends(shown: list[Pair], most: int) -> list[Pair]:
+    """At most ``most`` pairs: those that changed most in either direction, order kept."""
+    if len(shown) <= most:
+        return shown
+    head = (most + 1) // 2
+    return shown[:head] + shown[len(shown) - (most - head) :]
+
+
+def _pair(row: EvaluationRow, change: float | None) -> Pair:
+    direction = (
+        "unscored" if change is None else "worse" if change >= MOVED else "better" if change <= -MOVED else "same"
+    )
+    return Pair(
+        prompt_id=visible(row.prompt_id),
+        sample=row.sample,
+        prompt=_cut(row.prompt)[0],
+        change="not comparable" if change is None else number(change, 2, True),
+        order=-2.0 if change is None else change,
+        direction=direction,
+        before=_quote(row.before),
+        after=_quote(row.after),
+    )
+
+
+def _quote(answer: Answer) -> Quote:
+    text, left_out = _cut(answer.text)
+    toxicity = "unscored" if answer.toxicity is None else number(answer.toxicity, 2)
+    return Quote(
+        text=text,
+        left_out=left_out,
+        toxicity=toxicity,
+        toxic=answer.toxicity is not None and answer.toxicity >= THRESHOLD,
+        tokens=answer.tokens,
+        ended=answer.ended,
+    )
+
+
+def _cut(text: str) -> tuple[str, int]:
+    shown = visible(text).strip()
+    return shown[:LONGEST_SHOWN], max(0, len(shown) - LONGEST_SHOWN)
