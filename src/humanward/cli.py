@@ -1,0 +1,313 @@
+"""The command line: one command a stage, thin; everything it does lives elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from humanward import __version__
+from humanward.config import RunConfig, load_config, parse_config
+from humanward.errors import InputError
+
+app = typer.Typer(
+    name="humanward",
+    help="Make a language model more helpful, honest and harmless: from human rankings to a proven result.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+reward_app = typer.Typer(help="Train, evaluate and use reward models.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(reward_app, name="reward")
+
+RunOption = Annotated[Path, typer.Option("--run", help="the run directory")]
+OutOption = Annotated[Path, typer.Option("--out", help="the run directory to write; an unfinished one is continued")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="override, section.key=value; may be repeated")]
+JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable results on standard output")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="decides every random choice")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file that starts the run directory")]
+AgainOption = Annotated[bool, typer.Option("--again", help="run the stage even if it has finished")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"humanward {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    """Options before the command."""
+    # main() reads --debug itself, because it must know before anything can fail.
+
+
+@app.command()
+def quickstart(
+    out: OutOption = Path("runs/quickstart"),
+    seed: SeedOption = None,
+    reward: Annotated[str, typer.Option(help="trained (on rankings) or classifier (ready-made)")] = "trained",
+    rank_yourself: Annotated[
+        bool, typer.Option("--rank-yourself", help="rank ten prompts in the terminal yourself")
+    ] = False,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole loop on the embedded demo model, offline.
+
+    Example: humanward quickstart --out runs/quickstart
+    """
+    from humanward.stages.quickstart import quickstart_values
+
+    values = quickstart_values(reward, rank_yourself=rank_yourself, seed=seed or 0)
+    config = parse_config(values, tuple(set_ or ()))
+    flags = f"{f' --reward {reward}' if reward != 'trained' else ''}{' --rank-yourself' if rank_yourself else ''}"
+    flags += "".join(f" --set {item}" for item in set_ or ())
+    _loop(config, out, as_json, f"humanward quickstart --seed {config.seed}{flags} --out NEW_FOLDER")
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="TOML file; see examples/")],
+    out: Annotated[Path | None, typer.Option("--out", help="the run directory; default runs/NAME of the file")] = None,
+    seed: SeedOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole loop on your models and data; continues where it stopped.
+
+    Example: humanward run examples/detox.toml --out runs/detox
+    """
+    loaded = load_config(config, _overrides(set_, seed))
+    flags = "".join(f" --set {item}" for item in _overrides(set_, seed))
+    _loop(loaded, out or Path("runs") / config.stem, as_json, f"humanward run {config}{flags} --out NEW_FOLDER")
+
+
+@app.command()
+def sample(
+    run: RunOption,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    again: AgainOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sample K completions for each prompt into the run directory.
+
+    Example: humanward sample --run runs/mine --config examples/my-preferences.toml
+    """
+    _stage(("prompts", "sample"), run, config, set_, again, as_json)
+
+
+@reward_app.command("train")
+def reward_train(
+    run: RunOption,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    again: AgainOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a reward model on the run's preferences and measure it on held-out prompts.
+
+    Example: humanward reward train --run runs/mine
+    """
+    _stage(("feedback", "reward"), run, config, set_, again, as_json)
+
+
+@reward_app.command("evaluate")
+def reward_evaluate(run: RunOption, as_json: JsonOption = False) -> None:
+    """Measure the run's reward model again, against constant and length baselines.
+
+    Example: humanward reward evaluate --run runs/mine --json
+    """
+    from humanward.records import Preference, read_jsonl
+    from humanward.stages.reward import describe, measure
+
+    context = _open(run, None, None, as_json)
+    preferences = read_jsonl(run / "preferences.jsonl", Preference)
+    held_out = [p for p in preferences if p.split == "validation"]
+    train = [p for p in preferences if p.split != "validation"]
+    measured = measure(context.reward_model(), train, held_out, seed=context.config.seed)
+    _print(measured, as_json, [describe(measured)])
+
+
+@reward_app.command("score")
+def reward_score(
+    source: Annotated[
+        str, typer.Option(help="a classifier (demo/judge, folder, hub id) or a run directory's reward model")
+    ],
+    input_: Annotated[Path, typer.Option("--input", help='JSON lines of {"prompt": ..., "response": ...}')],
+    output: Annotated[Path, typer.Option("--output", help="the same lines with a score")],
+    label: Annotated[str | None, typer.Option(help="the classifier's label; default: its last")] = None,
+    probability: Annotated[bool, typer.Option(help="probability instead of the raw logit")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score any text with a classifier or a trained reward model.
+
+    Example: humanward reward score --source demo/judge --label hate --probability --input in.jsonl --output out.jsonl
+    """
+    from humanward.stages.score import score_file
+
+    facts = score_file(source, input_, output, label=label, probability=probability, reporter=_reporter(as_json))
+    _print(facts, as_json, [f"{facts['scored']} responses scored into {output}"])
+
+
+@app.command()
+def align(
+    run: RunOption,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    again: AgainOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Align the policy by PPO against the run's reward.
+
+    Example: humanward align --run runs/mine
+    """
+    _stage(("prompts", "align"), run, config, set_, again, as_json)
+
+
+@app.command()
+def evaluate(run: RunOption, again: AgainOption = False, as_json: JsonOption = False) -> None:
+    """Answer the test prompts before and after, and judge both sides.
+
+    Example: humanward evaluate --run runs/mine
+    """
+    _stage(("evaluate",), run, None, None, again, as_json)
+
+
+@app.command()
+def report(run: RunOption, as_json: JsonOption = False) -> None:
+    """Write report.html and report.json of a run.
+
+    Example: humanward report --run runs/mine
+    """
+    from humanward.evaluation.report import closing_lines
+    from humanward.stages.report import run_report
+
+    content = run_report(_open(run, None, None, as_json))
+    _print(content, as_json, closing_lines(content, run / "report.html"))
+
+
+@app.command()
+def chat(
+    run: Annotated[Path, typer.Argument(help="the run directory")],
+    prompt: Annotated[
+        str | None, typer.Option(help="answer this prompt and stop, instead of asking for prompts")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the model before and after side by side on prompts that you type.
+
+    Example: humanward chat runs/quickstart --prompt "you are useless"
+    """
+    from humanward.stages.chat import run_chat
+
+    run_chat(_open(run, None, None, as_json), prompt, seed=seed, as_json=as_json)
+
+
+# --- shared by the commands --------------------------------------------------------------------------------------
+
+
+def _overrides(set_: list[str] | None, seed: int | None) -> tuple[str, ...]:
+    return (*(set_ or ()), *((f"seed={seed}",) if seed is not None else ()))
+
+
+def _reporter(as_json: bool) -> Any:
+    from humanward.progress import Reporter
+
+    return Reporter(quiet=as_json)
+
+
+def _open(path: Path, config: Path | None, set_: list[str] | None, as_json: bool) -> Any:
+    """The run in ``path``, started from ``config`` when given."""
+    from humanward.run_dir import open_run
+    from humanward.stages.context import Run
+
+    if set_ and config is None:
+        raise InputError("--set: changes a configuration only when a run starts; give --config too")
+    loaded = load_config(config, tuple(set_ or ())) if config is not None else None
+    return Run(open_run(path, loaded), _reporter(as_json))
+
+
+def _loop(config: RunConfig, out: Path, as_json: bool, reproduce: str) -> None:
+    from humanward.evaluation.report import closing_lines
+    from humanward.run_dir import open_run
+    from humanward.stages.context import Run
+    from humanward.stages.loop import run_loop
+
+    content = run_loop(Run(open_run(out, config), _reporter(as_json)), reproduce=reproduce)
+    _print(content, as_json, closing_lines(content, out / "report.html"))
+
+
+def _stage(
+    names: tuple[str, ...], path: Path, config: Path | None, set_: list[str] | None, again: bool, as_json: bool
+) -> None:
+    from humanward.stages.loop import STAGES
+
+    context = _open(path, config, set_, as_json)
+    for name in names:
+        finished = context.folder.stages()
+        if name in finished and not (again and name == names[-1]):
+            if name == names[-1]:
+                context.reporter.say(f"{name}: finished before; --again runs it once more")
+            continue
+        STAGES[name](context)
+    record = context.folder.stages()[names[-1]]
+    _print(record, as_json, [f"{names[-1]}: finished in {record['seconds']:.1f} s; files in {path}"])
+
+
+def _print(content: Any, as_json: bool, lines: list[str]) -> None:
+    if as_json:
+        typer.echo(json.dumps(content, ensure_ascii=False))
+    else:
+        for line in lines:
+            typer.echo(line)
+
+
+def main() -> None:
+    """Run the command line; bad input is one line and exit code 2, a failure one line and exit code 1."""
+    debug = "--debug" in sys.argv[1:]
+    if debug:
+        sys.argv.remove("--debug")
+    else:
+        warnings.filterwarnings("ignore")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    started = time.monotonic()
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        _fail(str(error), 2, debug)
+    except KeyboardInterrupt:
+        print(
+            f"\nstopped after {time.monotonic() - started:.0f} s; finished stages are kept: the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"{error.filename or 'disk'}: no space left; free some and run the same command again", 2, debug)
+        _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        _fail(f"{type(error).__name__}: {first} (--debug shows where)", 1, debug)
+
+
+def _fail(line: str, code: int, debug: bool) -> None:
+    if debug:
+        raise
+    print(f"humanward: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,270 @@
+"""One frozen base in memory; policy, reference and reward model are named adapters and heads on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+from humanward.config import LoraConfig
+from humanward.errors import InputError
+from humanward.models import states
+from humanward.models.loading import Loaded
+from humanward.models.logprobs import token_statistics
+from humanward.models.tokens import Tokens, make_tokens
+from humanward.records import Message, Prompt
+
+FLOAT32_HEAD_LIMIT = 1 << 24
+"""Output matrices up to this many weights multiply in float32 (log-probabilities to 1e-6) even on a bfloat16 base."""
+
+
+class SharedBase:
+    """A frozen language model with roles.
+
+    ``policy`` is the adapter being trained. ``reference`` is the base with adapters off or, when the run starts from
+    an SFT adapter, that adapter, frozen. Further roles (``reward``) are adapters of their own. ``role(name)`` switches
+    and always restores.
+    """
+
+    def __init__(self, loaded: Loaded, *, system_prompt: str | None = None) -> None:
+        self.name = loaded.name
+        self.tokenizer = loaded.tokenizer
+        self.stop_ids = loaded.stop_ids
+        self.pad_id = loaded.pad_id
+        self.context = loaded.context
+        self.notices = list(loaded.notices)
+        self.system_prompt = system_prompt
+        self.model = loaded.model
+        self.device = loaded.model.device
+        self.vocabulary: int = loaded.model.get_input_embeddings().weight.shape[0]
+        self.width: int = loaded.model.get_output_embeddings().weight.shape[1]
+        self._peft: peft.PeftModel | None = None
+        self._role = "reference"
+        self._reference_adapter: str | None = None
+        self._own_head = self._head_is_plain()
+        if not self._own_head:
+            self.notices.append(
+                f"{self.name} scales or caps its logits; its own forward is used, which takes more memory"
+            )
+
+    # --- roles ---------------------------------------------------------------------------------------------------
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Adapters present, and the reference, which always is."""
+        adapters = () if self._peft is None else tuple(self._peft.peft_config)
+        return tuple(dict.fromkeys((*adapters, "reference")))
+
+    def add_role(self, name: str, lora: LoraConfig, seed: int = 0) -> None:
+        """A new adapter that changes nothing yet (LoRA's B is 0); its A is drawn from ``seed``."""
+        targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+        task = peft.TaskType.SEQ_2_SEQ_LM if self.model.config.is_encoder_decoder else peft.TaskType.CAUSAL_LM
+        config = peft.LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, bias="none", task_type=task
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                if self._peft is None:
+                    self._peft = peft.get_peft_model(self.model, config, adapter_name=name)
+                else:
+                    self._peft.add_adapter(name, config)
+            except ValueError as error:
+                raise InputError(
+                    f"lora.target_modules = {lora.target_modules!r}: matches nothing in {self.name} "
+                    f"({str(error).splitlines()[0][:120]}); use 'all-linear' or names such as q_proj"
+                ) from error
+        self._switch(self._role)
+
+    def load_role(self, name: str, folder: str | Path) -> None:
+        """An adapter from a folder in PEFT's format (safetensors)."""
+        folder = Path(folder)
+        if not (folder / "adapter_model.safetensors").exists():
+            raise InputError(f"{folder}: holds no adapter_model.safetensors; name a folder that PEFT saved")
+        try:
+            if self._peft is None:
+                self._peft = peft.PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+            else:
+                self._peft.load_adapter(str(folder), adapter_name=name)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise InputError(
+                f"{folder}: does not fit {self.name} ({str(error).splitlines()[0][:160]}); "
+                "an adapter belongs to the base that it was trained on"
+            ) from error
+        self._switch(self._role)
+
+    def start_from(self, folder: str | Path) -> None:
+        """Start from an SFT adapter: it becomes the frozen reference, and the policy begins as its copy."""
+        self.load_role("reference", folder)
+        self._reference_adapter = "reference"
+        self.load_role("policy", folder)
+
+    def replace_role(self, name: str, folder: Path) -> None:
+        """Put the weights of a saved adapter into the present adapter ``name``; both have the same shapes."""
+        file = folder / "adapter_model.safetensors"
+        if not file.exists():
+            raise InputError(f"{folder}: holds no adapter_model.safetensors; run the align stage first")
+        if self._peft is None or name not in self._peft.peft_config:
+            raise KeyError(f"there is no adapter {name!r}")
+        peft.set_peft_model_state_dict(self._peft, load_file(file), adapter_name=name)
+
+    def save_role(self, name: str, folder: Path) -> None:
+        """Write an adapter as PEFT does, so that plain PEFT loads ``folder``."""
+        if self._peft is None or name not in self._peft.peft_config:
+            raise KeyError(f"there is no adapter {name!r}")
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self._peft.peft_config[name]
+        weights = peft.get_peft_model_state_dict(self._peft, adapter_name=name)
+        save_file(
+            {key: value.contiguous().cpu() for key, value in weights.items()}, folder / "adapter_model.safetensors"
+        )
+        inference = config.inference_mode
+        config.inference_mode = True
+        config.base_model_name_or_path = self.name
+        config.save_pretrained(str(folder))
+        config.inference_mode = inference
+
+    def role_parameters(self, name: str) -> list[nn.Parameter]:
+        """The adapter's weights, in a stable order."""
+        return [p for n, p in self.model.named_parameters() if f".{name}." in n and "lora_" in n]
+
+    @contextmanager
+    def role(self, name: str) -> Iterator[SharedBase]:
+        """Act as ``name`` inside the block, and as before after it, whatever happens."""
+        if name not in self.roles:
+            raise KeyError(f"no role {name!r}; there are {', '.join(self.roles)}")
+        before = self._role
+        self._switch(name)
+        try:
+            yield self
+        finally:
+            self._switch(before)
+
+    def _switch(self, name: str) -> None:
+        self._role = name
+        if self._peft is None:
+            return
+        adapter = self._reference_adapter if name == "reference" else name
+        if adapter is None:
+            self._peft.base_model.disable_adapter_layers()
+            return
+        self._peft.base_model.enable_adapter_layers()
+        self._peft.set_adapter(adapter)
+        if name == "reference":
+            for parameter in self.role_parameters(adapter):
+                parameter.requires_grad_(False)
+
+    # --- forward -------------------------------------------------------------------------------------------------
+
+    def _autocast(self) -> torch.autocast:
+        """Adapters stay float32 and multiply in the base's precision."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.model.dtype == torch.bfloat16)
+
+    def states(self, tokens: Tokens) -> torch.Tensor:
+        """(B, R + 1, D): the present role's states; see humanward.models.states."""
+        with self._autocast():
+            return states.hidden_states(self.model, tokens)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., V) from states (..., D), in float32."""
+        weight = self.model.get_output_embeddings().weight
+        bias = getattr(self.model.get_output_embeddings(), "bias", None)
+        if weight.numel() <= FLOAT32_HEAD_LIMIT:
+            return functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+        return functional.linear(hidden.to(weight.dtype), weight, bias).float()
+
+    def logprobs(
+        self, tokens: Tokens, *, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(log-probabilities (B, R), entropies (B, R), states (B, R + 1, D)) of the present role, one trunk forward."""
+        if self._own_head:
+            hidden = self.states(tokens)
+            source, logits_of = hidden[:, :-1], self.logits
+        else:
+            with self._autocast():
+                hidden, logits = states.own_logits(self.model, tokens)
+            source, logits_of = logits[:, :-1], lambda chunk: chunk
+        logprobs, entropies = token_statistics(
+            source,
+            tokens.response_ids,
+            tokens.response_mask,
+            logits_of,
+            temperature=temperature,
+            vocabulary=self.vocabulary,
+            entropy=entropy,
+        )
+        return logprobs, entropies, hidden
+
+    @torch.no_grad()
+    def _head_is_plain(self) -> bool:
+        """Whether the output matrix on the trunk's state gives the model's own logits (no cap, scale or bias of its own)."""
+        if self.model.get_output_embeddings() is None:
+            raise InputError(
+                f"{self.name}: has no language-model head; name a causal or encoder-decoder language model"
+            )
+        ids = torch.arange(min(8, self.vocabulary), device=self.device)[None]
+        tokens = Tokens(ids[:, :4], torch.ones_like(ids[:, :4]).bool(), ids[:, 4:], torch.ones_like(ids[:, 4:]).bool())
+        with self._autocast():
+            hidden = states.hidden_states(self.model, tokens)
+            _, own = states.own_logits(self.model, tokens)
+        tolerance = 1e-4 if self.model.dtype == torch.float32 else 0.05
+        ours = self.logits(hidden)
+        return bool((ours - own.float()).abs().max() <= tolerance * own.float().abs().max().clamp_min(1))
+
+    # --- text ----------------------------------------------------------------------------------------------------
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The prompt as the model reads it: through its chat template, or as plain text where it has none."""
+        messages = list(prompt.as_messages())
+        if self.system_prompt is not None and messages[0].role != "system":
+            messages.insert(0, Message("system", self.system_prompt))
+        if self.tokenizer.chat_template is not None:
+            chat = [{"role": m.role, "content": m.content} for m in messages]
+            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(messages) == 1:
+            text = messages[0].content
+        else:
+            titles = {"user": "Human", "assistant": "Assistant", "system": "System"}
+            text = "\n\n".join(f"{titles.get(m.role, m.role)}: {m.content}" for m in messages) + "\n\nAssistant:"
+        ids = list(self.tokenizer(text)["input_ids"])
+        # Encoder tokenizers (and some others) close what they encode; a prompt to be continued must stay open.
+        if not self.model.config.is_encoder_decoder and ids and ids[-1] in self.stop_ids:
+            ids.pop()
+        return ids or [self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.stop_ids[0]]
+
+    def response_ids(self, text: str, *, ended: bool = True) -> list[int]:
+        """A response's tokens, closed by the end token when ``ended``."""
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return [*ids, self.stop_ids[0]] if ended else ids
+
+    def response_text(self, ids: Sequence[int]) -> str:
+        """The text of response tokens, without special tokens and surrounding space."""
+        return self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special_tokens=True).strip()
+
+    def encode(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        *,
+        ended: Sequence[bool] | None = None,
+        limit: int | None = None,
+    ) -> Tokens:
+        """Prompts and responses as a padded batch on the base's device.
+
+        Where prompt + response exceed ``limit`` (by default the context), the prompt loses its beginning; a response
+        that alone is longer is cut at its end.
+        """
+        limit = min(limit or self.context, self.context)
+        rows, answers = [], []
+        for index, (prompt, text) in enumerate(zip(prompts, responses, strict=True)):
+            answer = self.response_ids(text, ended=True if ended is None else ended[index])[: limit - 1]
+            rows.append(self.prompt_ids(prompt)[-max(1, limit - len(answer)) :])
+            answers.append(answer)
+        return make_tokens(rows, answers, self.pad_id).to(self.device)

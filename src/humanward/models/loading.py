@@ -1,0 +1,165 @@
+"""Loads policies and tokenizers from the hub, a local folder or the embedded default.
+
+Weights are read from safetensors only, remote code stays off unless asked for by name, and whatever is wrong with a
+name, a folder or a tokenizer is one InputError.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from humanward import demo
+from humanward.config import ModelConfig
+from humanward.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer. ``stop_ids`` end a response; ``pad_id`` fills masked positions."""
+
+    model: Any
+    tokenizer: Any
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    context: int
+    name: str
+    notices: tuple[str, ...]
+
+
+def resolve(name: str) -> str:
+    """A local path for ``demo/...`` names and existing folders, otherwise the name itself (a hub id)."""
+    if name.startswith("demo/"):
+        return str(demo.path(name))
+    path = Path(name).expanduser()
+    if path.exists():
+        if not path.is_dir():
+            raise InputError(f"{name}: is a file; name the folder that holds config.json and model.safetensors")
+        return str(path)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise InputError(f"{name}: no such folder, and not a hub id (owner/name); check the path")
+    return name
+
+
+@contextmanager
+def readable_errors(name: str, what: str):  # type: ignore[no-untyped-def]
+    """Turns what transformers raises for ``name`` into one InputError line, and keeps its log quiet meanwhile."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        local = Path(name).expanduser().exists() or name.startswith("demo/")
+        if isinstance(error, ValueError) and "trust_remote_code" in str(error):
+            remedy = "its code is not part of transformers; set model.trust_remote_code = true if you trust it"
+        elif local:
+            remedy = "check that the folder holds config.json, the tokenizer files and *.safetensors"
+        else:
+            remedy = "check the spelling and the network, or download it and name the local folder"
+        raise InputError(f"{name}: cannot load the {what} ({first}); {remedy}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"model.device = {name!r}: not a device; use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"model.device = {name!r}: this machine shows no CUDA device; use auto or cpu")
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 where the device multiplies it fast, float32 elsewhere."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if fast_bf16_cpu() else torch.float32
+
+
+def fast_bf16_cpu() -> bool:
+    """True on processors with bfloat16 matrix instructions (AVX-512 BF16 or AMX)."""
+    flags = Path("/proc/cpuinfo")
+    if not flags.exists():
+        return False
+    text = flags.read_text()
+    return "avx512_bf16" in text or "amx_bf16" in text
+
+
+def load_model(config: ModelConfig) -> Loaded:
+    """The policy of a configuration in evaluation mode (dropout off), its weights frozen."""
+    path = resolve(config.policy)
+    device = pick_device(config.device)
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    if path != config.policy or Path(path).exists():
+        options["revision"] = None
+        options["local_files_only"] = True
+    with readable_errors(config.policy, "model"):
+        model_config = AutoConfig.from_pretrained(path, **options)
+        family = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
+        model = family.from_pretrained(
+            path, dtype=pick_dtype(config.dtype, device), use_safetensors=True, config=model_config, **options
+        )
+    with readable_errors(config.policy, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    return finish_loading(model.to(device), tokenizer, config.policy)
+
+
+def finish_loading(model: Any, tokenizer: Any, name: str) -> Loaded:
+    """Freezes the model and finds stop tokens, padding and context length; refuses a tokenizer without an end."""
+    notices = []
+    stop_ids = _stop_ids(model, tokenizer)
+    if not stop_ids:
+        raise InputError(
+            f"{name}: its tokenizer has no end-of-sequence token, so a response could never end; "
+            "set eos_token in tokenizer_config.json"
+        )
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None:
+        pad_id = stop_ids[0]
+        notices.append(
+            f"{name} has no padding token; token {pad_id} fills masked positions (masks are explicit, so the end "
+            "of a response is still learnt)"
+        )
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if max(len(tokenizer), pad_id + 1) > vocabulary:
+        raise InputError(
+            f"{name}: its tokenizer has {len(tokenizer)} tokens but the model only {vocabulary} embeddings; "
+            "use the tokenizer that the model was trained with"
+        )
+    model.requires_grad_(False)
+    model.eval()
+    text = model.config.get_text_config()
+    context = int(getattr(text, "max_position_embeddings", 0) or getattr(text, "n_positions", 0) or 0) or 1_000_000
+    return Loaded(model, tokenizer, stop_ids, int(pad_id), context, name, tuple(notices))
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokenizer's EOS first, then the further ones that the model's generation settings name."""
+    found: list[int] = []
+    generation = getattr(model, "generation_config", None)
+    for value in (tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)):
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if item is not None and item not in found:
+                found.append(int(item))
+    return tuple(found)

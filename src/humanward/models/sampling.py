@@ -1,0 +1,189 @@
+"""Sampling responses, exactly and reproducibly.
+
+A sample depends on (seed, prompt, sample number) alone, never on its batch companions: every token is the inverse
+cumulative distribution at a uniform number of a counter-based generator keyed by those three and the position. Before
+and after thus share their randomness, which makes their comparison a paired one. A model's generation settings
+(minimum length, forced or suppressed tokens, repetition penalty) are not applied: they would sample from another
+distribution than the one whose log-probabilities training computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache, EncoderDecoderCache
+
+from humanward.config import SamplingConfig
+from humanward.models.base import SharedBase
+from humanward.models.tokens import Tokens, make_tokens, pad_left
+
+
+@dataclass(frozen=True)
+class Response:
+    """Sampled token ids (the end token included) and whether the model ended by itself."""
+
+    ids: tuple[int, ...]
+    ended: bool
+
+
+def uniforms(seed: int, key: str, count: int) -> np.ndarray:
+    """``count`` numbers in [0, 1) that depend on ``seed`` and ``key`` alone (Philox, counter-based)."""
+    digest = hashlib.sha256(f"{seed}\x1f{key}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(count)
+
+
+def choose(
+    logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_k: int = 0, top_p: float = 1.0
+) -> torch.Tensor:
+    """(B,) token ids: the inverse cumulative distribution of softmax(logits / temperature) at ``uniform`` (B,).
+
+    ``top_k`` keeps the k most probable tokens (0: all), ``top_p`` the smallest set of most probable tokens whose
+    probability reaches p (1: all); both renormalise what they keep.
+    """
+    scaled = logits.float() / temperature
+    if 0 < top_k < scaled.shape[-1]:
+        threshold = scaled.topk(top_k, dim=-1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < threshold, -torch.inf)
+    probabilities = scaled.softmax(-1)
+    if top_p < 1.0:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        kept = torch.where(before < top_p, ordered, 0.0)
+        probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    target = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
+
+
+class _Decoder:
+    """One batch of unfinished rows with its cache; the two architectures differ only here."""
+
+    def __init__(self, base: SharedBase, prompts: Sequence[Sequence[int]]) -> None:
+        self.base, self.model = base, base.model
+        ids, mask = pad_left(prompts, base.pad_id)
+        self.mask = mask.to(base.device)
+        self.encoded: Any = None
+        if self.model.config.is_encoder_decoder:
+            self.cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            right = torch.argsort(~mask, dim=1, stable=True)
+            self.mask = mask.gather(1, right).to(base.device)
+            self.encoded = self.model.get_encoder()(
+                input_ids=ids.gather(1, right).to(base.device), attention_mask=self.mask.long()
+            )
+            start = self.model.config.decoder_start_token_id
+            self.next_ids = torch.full((len(prompts), 1), start, device=base.device)
+        else:
+            self.cache = DynamicCache(config=self.model.config)
+            self.next_ids = ids.to(base.device)
+
+    def logits(self) -> torch.Tensor:
+        """(B, V) for the next token, after reading ``next_ids``."""
+        with self.base._autocast():
+            if self.encoded is not None:
+                out = self.model(
+                    encoder_outputs=self.encoded,
+                    attention_mask=self.mask.long(),
+                    decoder_input_ids=self.next_ids,
+                    past_key_values=self.cache,
+                    use_cache=True,
+                )
+                return out.logits[:, -1]
+            width = self.next_ids.shape[1]
+            places = (self.mask.long().cumsum(-1) - 1).clamp_min(0)[:, -width:]
+            inputs = {
+                "input_ids": self.next_ids,
+                "attention_mask": self.mask.long(),
+                "position_ids": places,
+                "past_key_values": self.cache,
+                "use_cache": True,
+            }
+            if not self.base._own_head:
+                return self.model(**inputs).logits[:, -1]
+            hidden = self.model.base_model(**inputs).last_hidden_state[:, -1]
+        return self.base.logits(hidden)
+
+    def push(self, ids: torch.Tensor) -> None:
+        """Read ``ids`` (B,) next."""
+        self.next_ids = ids[:, None]
+        if self.encoded is None:
+            self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with ``rows`` only."""
+        self.cache.batch_select_indices(rows)
+        self.mask, self.next_ids = self.mask[rows], self.next_ids[rows]
+        if self.encoded is not None:
+            self.encoded.last_hidden_state = self.encoded.last_hidden_state[rows]
+
+
+@torch.no_grad()
+def sample(
+    base: SharedBase,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    config: SamplingConfig,
+    *,
+    seed: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Response]:
+    """One response for each prompt (token ids), under the base's present role.
+
+    ``keys`` name each sample (prompt id and sample number): together with ``seed`` they decide its random numbers.
+    Prompts are batched by length, finished rows leave the batch, and ``progress`` is told how many are done.
+    """
+    responses: list[Response | None] = [None] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    done = 0
+    for start in range(0, len(order), config.batch_size):
+        batch = order[start : start + config.batch_size]
+        noise = np.stack([uniforms(seed, keys[i], config.max_new_tokens) for i in batch])
+        answers = _sample_batch(base, [prompts[i] for i in batch], torch.from_numpy(noise), config)
+        for index, answer in zip(batch, answers, strict=True):
+            responses[index] = answer
+        done += len(batch)
+        progress(done)
+    return responses  # type: ignore[return-value]
+
+
+def _sample_batch(
+    base: SharedBase, prompts: Sequence[Sequence[int]], noise: torch.Tensor, config: SamplingConfig
+) -> list[Response]:
+    decoder = _Decoder(base, prompts)
+    noise = noise.to(base.device)
+    stops = torch.tensor(base.stop_ids, device=base.device)
+    written: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    alive = torch.arange(len(prompts), device=base.device)
+    active = torch.ones(len(prompts), dtype=torch.bool, device=base.device)
+    for position in range(config.max_new_tokens):
+        logits = decoder.logits()
+        ids = choose(
+            logits, noise[alive, position], temperature=config.temperature, top_k=config.top_k, top_p=config.top_p
+        )
+        stopped = torch.isin(ids, stops)
+        for row, token, running, stop in zip(
+            alive.tolist(), ids.tolist(), active.tolist(), stopped.tolist(), strict=True
+        ):
+            if running:
+                written[row].append(token)
+                ended[row] = stop
+        active &= ~stopped
+        remaining = int(active.sum())
+        if not remaining:
+            break
+        decoder.push(ids)
+        if remaining <= 0.75 * len(active):
+            rows = active.nonzero().squeeze(-1)
+            decoder.keep(rows)
+            alive, active = alive[rows], active[rows]
+    return [Response(tuple(ids), stop) for ids, stop in zip(written, ended, strict=True)]
+
+
+def as_tokens(base: SharedBase, prompts: Sequence[Sequence[int]], responses: Sequence[Response]) -> Tokens:
+    """Sampled responses as one padded batch."""
+    return make_tokens(prompts, [r.ids for r in responses], base.pad_id).to(base.device)

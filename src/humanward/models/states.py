@@ -1,0 +1,76 @@
+"""The one place that turns (prompt, response) into states.
+
+A response of R tokens has R + 1 states: state j < R is what the model knows before token j (the policy's logits and
+the critic's value come from it), state R what it knows after the last column. There are exactly two cases, causal and
+encoder-decoder; nothing else in the code slices logits, shifts by one or knows about padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from humanward.models.tokens import Tokens
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """(B, L) position of every token, counted over real tokens, so that padding on the left changes nothing."""
+    return (mask.long().cumsum(-1) - 1).clamp_min(0)
+
+
+def causal_inputs(tokens: Tokens) -> dict[str, torch.Tensor]:
+    """What a decoder-only model reads: prompt and response joined, (B, P + R)."""
+    mask = torch.cat([tokens.prompt_mask, tokens.response_mask], 1)
+    return {
+        "input_ids": torch.cat([tokens.prompt_ids, tokens.response_ids], 1),
+        "attention_mask": mask.long(),
+        "position_ids": positions(mask),
+    }
+
+
+def encoder_decoder_inputs(tokens: Tokens, start_id: int) -> dict[str, torch.Tensor]:
+    """What an encoder-decoder reads: the prompt, right-padded for absolute positions, and start token + response."""
+    order = torch.argsort(~tokens.prompt_mask, dim=1, stable=True)
+    ids, mask = tokens.prompt_ids.gather(1, order), tokens.prompt_mask.gather(1, order)
+    start = torch.full_like(tokens.response_ids[:, :1], start_id)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "decoder_input_ids": torch.cat([start, tokens.response_ids], 1),
+        "decoder_attention_mask": torch.cat([torch.ones_like(start, dtype=torch.bool), tokens.response_mask], 1).long(),
+    }
+
+
+def hidden_states(model: Any, tokens: Tokens) -> torch.Tensor:
+    """(B, R + 1, D): the trunk's last hidden state at each of the response's states."""
+    trunk = model.base_model
+    if model.config.is_encoder_decoder:
+        inputs = encoder_decoder_inputs(tokens, model.config.decoder_start_token_id)
+        return trunk(**inputs, use_cache=False).last_hidden_state
+    hidden = trunk(**causal_inputs(tokens), use_cache=False).last_hidden_state
+    return hidden[:, tokens.prompt_ids.shape[1] - 1 :]
+
+
+def own_logits(model: Any, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
+    """(hidden (B, R + 1, D), logits (B, R + 1, V)) by the model's own forward, for models that scale or cap logits."""
+    captured: list[torch.Tensor] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _module, inputs: captured.append(inputs[0]))
+    count = tokens.response_ids.shape[1] + 1
+    try:
+        if model.config.is_encoder_decoder:
+            logits = model(
+                **encoder_decoder_inputs(tokens, model.config.decoder_start_token_id), use_cache=False
+            ).logits
+        else:
+            logits = model(**causal_inputs(tokens), use_cache=False).logits
+    finally:
+        handle.remove()
+    # An encoder-decoder's head sees a scaled state where embeddings are tied; roles read the same one everywhere.
+    return captured[-1][:, -count:], logits[:, -count:]
+
+
+def last_state(hidden: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """(B, D): the state after each response's last real token, which the reward model scores."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), response_mask.sum(1)]

@@ -1,0 +1,32 @@
+"""Per-token rewards from sequence scores and the KL penalty. Legend: B batch, R response length."""
+
+from __future__ import annotations
+
+import torch
+
+from humanward.rl.kl import k1
+
+
+def final_scores(
+    scores: torch.Tensor, ended: torch.Tensor, *, missing_eos_penalty: float | None, clip: float | None
+) -> torch.Tensor:
+    """(B,) scores as PPO uses them: clipped to +-``clip``, then lowered by the penalty where the response was cut off."""
+    if clip is not None:
+        scores = scores.clamp(-clip, clip)
+    if missing_eos_penalty is None:
+        return scores
+    return torch.where(ended, scores, scores - missing_eos_penalty)
+
+
+def token_rewards(
+    scores: torch.Tensor, logprobs: torch.Tensor, ref_logprobs: torch.Tensor, mask: torch.Tensor, *, kl_coef: float
+) -> torch.Tensor:
+    """(B, R): -kl_coef * k1 at every real token, and the score added at the last real one (the EOS itself, if any).
+
+    The sum over a row is score - kl_coef * sum of k1. Source: Ziegler et al. 2019, equation 2.
+    """
+    rewards = torch.where(mask, -kl_coef * k1(logprobs, ref_logprobs), 0.0)
+    last = mask.sum(1) - 1
+    if bool((last < 0).any()):
+        raise ValueError("a response holds no real token, so its score has no place")
+    return rewards.scatter_add(1, last[:, None], scores.to(rewards)[:, None])

@@ -1,0 +1,124 @@
+"""One rollout: responses sampled from the policy, scored, with log-probabilities under policy and reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from humanward.config import PPOConfig, SamplingConfig
+from humanward.models.base import SharedBase
+from humanward.models.heads import ValueHead
+from humanward.models.sampling import as_tokens, sample
+from humanward.models.tokens import TensorBatch, Tokens
+from humanward.records import Prompt
+from humanward.rl.advantages import generalized_advantages, returns_of
+from humanward.rl.ops import whiten
+from humanward.rl.rewards import final_scores, token_rewards
+
+Scorer = Callable[[Sequence[Prompt], Sequence[str], Tokens], torch.Tensor]
+"""(prompts, responses as text, the same as tokens) -> scores (B,), higher is better."""
+
+
+@dataclass(frozen=True)
+class Rollout(TensorBatch):
+    """A batch of episodes, complete. B episodes, R response tokens; everything (B, R) is 0 on padding.
+
+    ``logprobs`` and ``ref_logprobs`` in nats under the policy at collection and the reference; ``values`` the critic's;
+    ``rewards`` per token after the KL penalty; ``scores`` (B,) as the source gave them, anchored; ``ended`` (B,) True
+    where the response closed itself; ``group`` (B,) numbers the prompt.
+    """
+
+    tokens: Tokens
+    logprobs: torch.Tensor
+    ref_logprobs: torch.Tensor
+    values: torch.Tensor
+    rewards: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+    scores: torch.Tensor
+    ended: torch.Tensor
+    group: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Episodes(TensorBatch):
+    """Responses as sampled, before scoring: tokens, whether each ended, its prompt's number, and its text."""
+
+    tokens: Tokens
+    ended: torch.Tensor
+    group: torch.Tensor
+
+
+def respond(
+    base: SharedBase, prompts: Sequence[Prompt], sampling: SamplingConfig, *, seed: int, step: int
+) -> tuple[Episodes, list[str]]:
+    """One response of the present role to each prompt, and their texts."""
+    ids = [base.prompt_ids(prompt) for prompt in prompts]
+    keys = [f"step {step}\x1f{index}\x1f{prompt.id}" for index, prompt in enumerate(prompts)]
+    # The filters of the sample stage would make the sampled distribution another than the one that is learnt from.
+    exact = sampling.model_copy(update={"top_k": 0, "top_p": 1.0})
+    responses = sample(base, ids, keys, exact, seed=seed)
+    groups: dict[str, int] = {}
+    group = torch.tensor([groups.setdefault(p.id, len(groups)) for p in prompts], device=base.device)
+    ended = torch.tensor([r.ended for r in responses], device=base.device)
+    return Episodes(as_tokens(base, ids, responses), ended, group), [base.response_text(r.ids) for r in responses]
+
+
+@torch.no_grad()
+def judge_tokens(
+    base: SharedBase, tokens: Tokens, value_head: ValueHead | None, *, temperature: float, micro_batch: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(log-probabilities, entropies, values), all (B, R), of the present role; values are 0 without a critic."""
+    parts = []
+    for start in range(0, len(tokens), micro_batch):
+        chunk = tokens[start : start + micro_batch]
+        logprobs, entropies, hidden = base.logprobs(chunk, temperature=temperature, entropy=True)
+        values = torch.zeros_like(logprobs)
+        if value_head is not None:
+            values = torch.where(chunk.response_mask, value_head(hidden[:, :-1]), 0.0)
+        parts.append((logprobs, entropies, values))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+
+
+def build_rollout(
+    episodes: Episodes,
+    scores: torch.Tensor,
+    logprobs: torch.Tensor,
+    ref_logprobs: torch.Tensor,
+    values: torch.Tensor,
+    config: PPOConfig,
+    *,
+    kl_coef: float,
+) -> Rollout:
+    """The rollout whole: scores become token rewards, advantages and returns.
+
+    1. final scores (clip, missing-EOS penalty)  2. rewards per token with the KL penalty  3. optionally whitened
+    rewards  4. advantages on real tokens  5. returns, before whitening  6. optionally whitened advantages.
+    """
+    mask = episodes.tokens.response_mask
+    final = final_scores(scores, episodes.ended, missing_eos_penalty=config.missing_eos_penalty, clip=config.score_clip)
+    rewards = token_rewards(final, logprobs, ref_logprobs, mask, kl_coef=kl_coef)
+    if config.whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    discounts = torch.full_like(rewards, config.gamma)
+    advantages = generalized_advantages(rewards, values, discounts, mask, gae_lambda=config.gae_lambda)
+    returns = returns_of(advantages, values, mask)
+    if config.whiten_advantages:
+        advantages = whiten(advantages, mask)
+    return Rollout(
+        tokens=episodes.tokens,
+        logprobs=logprobs,
+        ref_logprobs=ref_logprobs,
+        values=values,
+        rewards=rewards,
+        advantages=advantages,
+        returns=returns,
+        scores=scores,
+        ended=episodes.ended,
+        group=episodes.group,
+    )

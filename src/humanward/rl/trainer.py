@@ -1,0 +1,238 @@
+"""The PPO loop: sample, judge under policy and reference, score, reward, learn, update the KL coefficient."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from humanward.config import PPOConfig, SamplingConfig
+from humanward.distributed import all_reduce_sum
+from humanward.models.base import SharedBase
+from humanward.models.heads import ValueHead
+from humanward.records import Prompt
+from humanward.rl import alarms
+from humanward.rl.kl import AdaptiveKL, FixedKL, k3
+from humanward.rl.losses import policy_loss_sum, value_loss_sum
+from humanward.rl.ops import masked_mean, masked_sum, masked_variance
+from humanward.rl.rollouts import Rollout, Scorer, build_rollout, judge_tokens, respond
+
+Metrics = dict[str, float]
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient is not finite; raised before the optimizer step, so no weight has changed."""
+
+
+class PPOTrainer:
+    """Trains the ``policy`` role of a base against ``scorer``; ``step()`` is one rollout learnt from.
+
+    ``on_alarm`` receives each warning once, as a line for a person. Every random choice comes from ``seed``.
+    """
+
+    def __init__(
+        self,
+        base: SharedBase,
+        config: PPOConfig,
+        sampling: SamplingConfig,
+        prompts: Sequence[Prompt],
+        scorer: Scorer,
+        *,
+        seed: int,
+        on_alarm: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        if not prompts:
+            raise ValueError("there are no prompts to train on")
+        self.base, self.config, self.sampling, self.prompts, self.scorer = base, config, sampling, prompts, scorer
+        self.seed, self.steps_done = seed, 0
+        self.value_head = ValueHead(base.width).to(base.device)
+        self.policy_parameters = base.role_parameters("policy")
+        self.parameters: list[nn.Parameter] = [*self.policy_parameters, *self.value_head.parameters()]
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": self.policy_parameters, "lr": config.learning_rate},
+                {"params": list(self.value_head.parameters()), "lr": config.critic_learning_rate},
+            ],
+            eps=config.adam_epsilon,
+        )
+        decay = 1.0 if config.schedule == "linear" else 0.0
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: 1.0 - decay * step / config.steps
+        )
+        adaptive = config.kl_controller == "adaptive"
+        self.kl = (
+            AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon) if adaptive else FixedKL(config.kl_coef)
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        self._queue: list[int] = []
+        self._alarms: set[str] = set()
+        self._on_alarm = on_alarm
+
+    # --- one step ------------------------------------------------------------------------------------------------
+
+    def step(self) -> Metrics:
+        """One rollout, learnt from ``epochs`` times; returns its metrics (docs/metrics.md).
+
+        1. sample  2. judge under the policy  3. under the reference  4. score  5. build the rollout
+        6. learn  7. update the KL coefficient
+        """
+        config, started = self.config, time.perf_counter()
+        with self.base.role("policy"):
+            prompts = self._next_prompts()
+            episodes, texts = respond(self.base, prompts, self.sampling, seed=self.seed, step=self.steps_done)
+            sampled = time.perf_counter()
+            size, temperature = config.micro_batch_size, self.sampling.temperature
+            logprobs, entropies, values = judge_tokens(
+                self.base, episodes.tokens, self.value_head, temperature=temperature, micro_batch=size
+            )
+            with self.base.role("reference"):
+                ref_logprobs, _, _ = judge_tokens(
+                    self.base, episodes.tokens, None, temperature=temperature, micro_batch=size
+                )
+            scores = self.scorer(prompts, texts, episodes.tokens)
+            rollout = build_rollout(episodes, scores, logprobs, ref_logprobs, values, config, kl_coef=self.kl.coef)
+            metrics = self._describe(rollout, entropies)
+            judged = time.perf_counter()
+            metrics |= self._learn(rollout)
+        metrics["ppo/kl_coef"] = self.kl.coef
+        self.kl.update(metrics["ppo/sequence_kl"], len(rollout))
+        self.steps_done += 1
+        self.schedule.step()
+        metrics["ppo/seconds_sample"] = sampled - started
+        metrics["ppo/seconds_judge"] = judged - sampled
+        metrics["ppo/seconds_learn"] = time.perf_counter() - judged
+        self._sound_alarms(metrics)
+        return metrics
+
+    def _next_prompts(self) -> list[Prompt]:
+        """The next ``rollout_size`` prompts; each pass over the prompts has its own order."""
+        while len(self._queue) < self.config.rollout_size:
+            self._queue += torch.randperm(len(self.prompts), generator=self.generator).tolist()
+        chosen, self._queue = self._queue[: self.config.rollout_size], self._queue[self.config.rollout_size :]
+        return [self.prompts[i] for i in chosen]
+
+    # --- learning ------------------------------------------------------------------------------------------------
+
+    def _learn(self, rollout: Rollout) -> Metrics:
+        """All epochs over a rollout, one optimizer step for each minibatch; stops early when the policy moves too far."""
+        config, warmup = self.config, self.steps_done < self.config.critic_warmup_steps
+        updates: list[Metrics] = []
+        for _epoch in range(config.epochs):
+            order = torch.randperm(len(rollout), generator=self.generator)
+            for rows in order.split(config.minibatch_size):
+                updates.append(self._update(rollout[rows.to(self.base.device)], warmup=warmup, first=not updates))
+            moved = updates[-1]["ppo/update_kl"]
+            if moved > 1.5 * config.target_update_kl:
+                break
+        metrics = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        metrics["ppo/update_kl"] = updates[-1]["ppo/update_kl"]
+        metrics["ppo/optimizer_steps"] = float(len(updates))
+        metrics["ppo/learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        return metrics
+
+    def _update(self, batch: Rollout, *, warmup: bool, first: bool) -> Metrics:
+        """One optimizer step on one minibatch, its gradient summed over micro-batches."""
+        config = self.config
+        count = all_reduce_sum(batch.tokens.response_mask.sum())
+        totals = torch.zeros(5, device=self.base.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for start in range(0, len(batch), config.micro_batch_size):
+            micro = batch[start : start + config.micro_batch_size]
+            loss, sums = self._losses(micro, warmup=warmup, first=first and start == 0)
+            if not bool(torch.isfinite(loss)):
+                raise NonFiniteError(self._what_is_not_finite("loss", micro))
+            (loss / count).backward()
+            totals += sums
+        trained = list(self.value_head.parameters()) if warmup else self.parameters
+        norm = nn.utils.clip_grad_norm_(trained, config.max_gradient_norm)
+        if not bool(torch.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError(self._what_is_not_finite("gradient", batch))
+        self.optimizer.step()
+        names = ("ppo/policy_loss", "ppo/value_loss", "ppo/clip_fraction", "ppo/value_clip_fraction", "ppo/update_kl")
+        means = (all_reduce_sum(totals) / count).tolist()
+        return {**dict(zip(names, means, strict=True)), "ppo/gradient_norm": float(norm)}
+
+    def _losses(self, micro: Rollout, *, warmup: bool, first: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """(policy loss + value_coef * value loss, sums of the five metrics), summed over the micro-batch's tokens."""
+        config = self.config
+        tokens = micro.tokens.trimmed()
+        short = slice(0, tokens.response_ids.shape[1])
+        mask = tokens.response_mask
+        with torch.set_grad_enabled(not warmup):
+            new_logprobs, _, hidden = self.base.logprobs(tokens, temperature=self.sampling.temperature)
+        logprobs = micro.logprobs[:, short]
+        if first and (line := alarms.ratio_at_start(new_logprobs, logprobs, mask, self.base.model.dtype)):
+            self._raise_alarm(line)
+        policy_loss, clipped = policy_loss_sum(
+            new_logprobs, logprobs, micro.advantages[:, short], mask, clip_range=config.clip_range
+        )
+        value_loss, value_clipped = value_loss_sum(
+            self.value_head(hidden[:, :-1]),
+            micro.values[:, short],
+            micro.returns[:, short],
+            mask,
+            clip_range=config.value_clip_range,
+        )
+        moved = torch.where(mask, k3(logprobs, new_logprobs.detach()), 0.0).sum()
+        loss = value_loss if warmup else policy_loss + config.value_coef * value_loss
+        sums = torch.stack([policy_loss.detach(), value_loss.detach(), clipped, value_clipped, moved])
+        return loss, sums
+
+    # --- telling -------------------------------------------------------------------------------------------------
+
+    def _describe(self, rollout: Rollout, entropies: torch.Tensor) -> Metrics:
+        """Metrics of the rollout itself, before learning from it."""
+        mask = rollout.tokens.response_mask
+        kl = rollout.logprobs - rollout.ref_logprobs
+        line = alarms.kl_at_start(rollout.logprobs, rollout.ref_logprobs, mask, self.base.model.dtype)
+        if self.steps_done == 0 and line:
+            self._raise_alarm(line)
+        episodes = all_reduce_sum(torch.tensor(float(len(rollout)), device=mask.device))
+        one = torch.ones_like(rollout.ended)
+        explained = 1 - masked_variance(rollout.returns - rollout.values, mask) / masked_variance(
+            rollout.returns, mask
+        ).clamp_min(1e-12)
+        return {
+            "ppo/step": float(self.steps_done + 1),
+            "ppo/score_mean": float(masked_mean(rollout.scores, one)),
+            "ppo/score_std": float(masked_variance(rollout.scores, one).sqrt()),
+            "ppo/reward_mean": float(masked_sum(rollout.rewards, mask) / episodes),
+            "ppo/kl": float(masked_mean(kl, mask)),
+            "ppo/sequence_kl": float(masked_sum(kl, mask) / episodes),
+            "ppo/entropy": float(masked_mean(entropies, mask)),
+            "ppo/response_length": float(all_reduce_sum(mask.sum()) / episodes),
+            "ppo/ended": float(masked_mean(rollout.ended.float(), one)),
+            "ppo/explained_variance": float(explained),
+        }
+
+    def _sound_alarms(self, metrics: Metrics) -> None:
+        for line in alarms.during(metrics):
+            self._raise_alarm(line)
+
+    def _raise_alarm(self, line: str) -> None:
+        kind = "".join(c for c in line if not c.isdigit())[:60]
+        if kind not in self._alarms:
+            self._alarms.add(kind)
+            self._on_alarm(f"step {self.steps_done + 1}: {line}")
+
+    def _what_is_not_finite(self, thing: str, batch: Rollout) -> str:
+        inputs = {"scores": batch.scores, "logprobs": batch.logprobs, "ref_logprobs": batch.ref_logprobs}
+        inputs |= {"values": batch.values, "advantages": batch.advantages, "returns": batch.returns}
+        broken = [name for name, x in inputs.items() if not bool(torch.isfinite(x).all())]
+        return (
+            f"the {thing} is not finite at step {self.steps_done + 1} (prompt groups {sorted(set(batch.group.tolist()))[:8]}; "
+            f"not finite among the inputs: {', '.join(broken) or 'none'}); no weight was changed"
+        )
+
+    def snapshot(self) -> dict[str, torch.Tensor]:
+        """A copy of everything trained, by number; ``restore`` puts it back."""
+        return {str(i): p.detach().clone() for i, p in enumerate(self.parameters)}
+
+    @torch.no_grad()
+    def restore(self, snapshot: dict[str, torch.Tensor]) -> None:
+        """Put the weights of a snapshot back."""
+        for i, parameter in enumerate(self.parameters):
+            parameter.copy_(snapshot[str(i)])

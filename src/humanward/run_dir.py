@@ -1,0 +1,153 @@
+"""One run's folder: resolved configuration, metrics, finished stages, and all-or-nothing writes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from humanward.config import RunConfig, load_config
+from humanward.errors import InputError
+from humanward.records import read_json_lines
+
+CONFIG, METRICS, STAGES = "config.toml", "metrics.jsonl", "stages.json"
+
+
+class RunDir:
+    """A run's folder that belongs to one configuration."""
+
+    def __init__(self, path: Path, config: RunConfig) -> None:
+        self.path, self.config = path, config
+
+    def file(self, name: str) -> Path:
+        """The path of ``name`` in this run."""
+        return self.path / name
+
+    # --- stages ------------------------------------------------------------------------------------------------------
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """What each finished stage recorded: ``seconds``, ``finished`` (UTC) and facts of its own."""
+        path = self.file(STAGES)
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: damaged ({error.msg}); delete it to run every stage again") from None
+
+    def facts(self, stage: str, remedy: str) -> dict[str, Any]:
+        """The record of a stage that must have finished; otherwise an InputError that says what to run."""
+        stages = self.stages()
+        if stage not in stages:
+            raise InputError(f"{self.path}: the {stage} stage has not finished; {remedy}")
+        return stages[stage]
+
+    def finish(self, stage: str, seconds: float, **facts: Any) -> None:
+        """Record a stage as finished; those after it, if any, must run again and are forgotten."""
+        stages = self.stages()
+        kept = dict(list(stages.items())[: list(stages).index(stage)]) if stage in stages else stages
+        kept[stage] = {
+            "seconds": round(seconds, 3),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **facts,
+        }
+        write_text(self.file(STAGES), json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+    # --- metrics -----------------------------------------------------------------------------------------------------
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """Append one object to metrics.jsonl."""
+        with self.file(METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics, allow_nan=True).replace("NaN", "null") + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All logged objects, in order."""
+        path = self.file(METRICS)
+        return [value for _, value in read_json_lines(path)] if path.exists() else []
+
+    def forget_metrics(self, stage: str) -> None:
+        """Drop what an unfinished attempt at ``stage`` logged."""
+        kept = [row for row in self.metrics() if not any(key.startswith(f"{stage}/") for key in row)]
+        write_text(self.file(METRICS), "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def open_run(path: Path, config: RunConfig | None) -> RunDir:
+    """The run in ``path``, made if absent. Without ``config`` the folder must hold one already.
+
+    A folder that belongs to another configuration is refused: its files would not fit together.
+    """
+    file = path / CONFIG
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, not a run directory; name a folder")
+    if config is None:
+        if not file.exists():
+            raise InputError(
+                f"{path}: not a run directory (no {CONFIG}); start one with `humanward run CONFIG.toml --out {path}`"
+            )
+        return RunDir(path, load_config(file))
+    if file.exists():
+        try:
+            present = tomllib.loads(file.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{file}: damaged ({error}); choose another folder with --out") from None
+        wanted = tomllib.loads(config.to_toml())
+        if different := _differences(present, wanted):
+            key, old, new = different[0]
+            more = f" and {len(different) - 1} more" if len(different) > 1 else ""
+            raise InputError(
+                f"{path}: belongs to another configuration ({key} is {old!r} there and {new!r} here{more}); "
+                "choose another folder with --out, or delete it"
+            )
+    elif path.exists() and any(path.iterdir()):
+        raise InputError(f"{path}: holds other files and no {CONFIG}; choose an empty or new folder with --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(file, config.to_toml())
+    except PermissionError:
+        raise InputError(f"{path}: not writable by this user; choose another folder with --out") from None
+    return RunDir(path, config)
+
+
+def _differences(present: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted(present.keys() | wanted.keys()):
+        old, new = present.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append((f"{prefix}{key}", old, new))
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` all or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` (replacing it) when the block ends well, and vanishes otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

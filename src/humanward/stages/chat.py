@@ -1,0 +1,64 @@
+"""Before and after, side by side, on a prompt that the user types."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import typer
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from humanward.models.sampling import sample
+from humanward.records import Prompt
+from humanward.stages.context import Run
+
+
+def run_chat(run: Run, prompt: str | None, *, seed: int, as_json: bool) -> None:
+    """Answer ``prompt``, or every line typed until an empty one or the end of input."""
+    run.folder.facts("align", f"run `humanward align --run {run.folder.path}`")
+    run.base().replace_role("policy", run.folder.file("adapter"))
+    console = Console()
+    if prompt is not None:
+        _show(console, run, prompt, seed, as_json)
+        return
+    if sys.stdin.isatty():
+        console.print("Type a prompt; an empty line ends.", style="dim")
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        _show(console, run, line, seed, as_json)
+        seed += 1
+
+
+def answers(run: Run, prompt: str, seed: int) -> dict[str, str]:
+    """The reference's and the policy's answer to one prompt, drawn with the same random numbers."""
+    base = run.base()
+    ids = base.prompt_ids(Prompt("chat", prompt))[-(base.context - run.config.sampling.max_new_tokens) :]
+    texts = {}
+    for side, role in (("before", "reference"), ("after", "policy")):
+        with base.role(role):
+            response = sample(base, [ids], ["chat"], run.config.sampling, seed=seed)[0]
+        texts[side] = base.response_text(response.ids)
+    return texts
+
+
+def _show(console: Console, run: Run, prompt: str, seed: int, as_json: bool) -> None:
+    texts = answers(run, prompt, seed)
+    scores = run.classifier("judge").score_texts(list(texts.values())).tolist()
+    toxicity = dict(zip(texts, scores, strict=True))
+    if as_json:
+        typer.echo(json.dumps({"prompt": prompt, **texts, "toxicity": toxicity}, ensure_ascii=False))
+        return
+    width = max(30, console.width // 2 - 2)
+    panels = [
+        Panel(Text(text or "(empty)"), title=side, subtitle=f"toxicity {toxicity[side]:.2f}", width=width)
+        for side, text in texts.items()
+    ]
+    console.print(Columns(panels))

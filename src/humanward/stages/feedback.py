@@ -1,0 +1,149 @@
+"""Stage 2: rankings of the completions, and the preference pairs that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from humanward.errors import InputError
+from humanward.feedback import files
+from humanward.feedback.formats import import_files
+from humanward.feedback.simulated import SimulatedAnnotator
+from humanward.feedback.terminal import rank_in_terminal
+from humanward.preferences import PreferenceSet, check_straddling, derive_preferences
+from humanward.prompts import split_prompts
+from humanward.records import Completion, Preference, Prompt, Ranking, read_json_lines, read_jsonl, write_jsonl
+from humanward.stages.context import Run
+
+
+def run_feedback(run: Run) -> None:
+    """Write rankings.jsonl (unless pairs were given) and preferences.jsonl, split by prompt for the reward model."""
+    started = time.perf_counter()
+    source = run.config.feedback.source
+    if source == "none":
+        raise InputError(
+            "feedback.source = 'none': there is nothing to rank; set it, or use reward.source = 'classifier'"
+        )
+    if source == "preferences":
+        preferences = _given_preferences(run)
+    else:
+        prompts, completions, rankings = _rankings(run)
+        if not rankings:
+            raise InputError(
+                f"{run.folder.path}: no prompt was ranked; rank some, or use feedback.source = 'simulated'"
+            )
+        derived = derive_preferences(_split_for_reward(run, prompts), completions, rankings)
+        _tell(run, derived)
+        preferences = list(derived.preferences)
+        write_jsonl(run.folder.file(files.RANKINGS), rankings)
+    if not any(not p.tie for p in preferences):
+        raise InputError(f"{run.folder.path}: the rankings hold no strict preference; a reward model needs some")
+    check_straddling(preferences)
+    write_jsonl(run.folder.file(files.PREFERENCES), preferences)
+    simulated = any(p.simulated for p in preferences)
+    run.folder.finish(
+        "feedback",
+        time.perf_counter() - started,
+        source=source,
+        simulated=simulated,
+        gold=run.config.feedback.gold if source == "simulated" else None,
+        pairs=sum(not p.tie for p in preferences),
+        ties=sum(p.tie for p in preferences),
+        prompts=len({p.prompt_id for p in preferences}),
+        annotators=len({p.annotator for p in preferences}),
+    )
+
+
+def _rankings(run: Run) -> tuple[Sequence[Prompt], Sequence[Completion], Sequence[Ranking]]:
+    source, config = run.config.feedback.source, run.config.feedback
+    if source == "rankings":
+        feedback = _imported(run)
+        write_jsonl(run.folder.file(files.COMPLETIONS), feedback.completions)
+        return feedback.prompts, feedback.completions, feedback.rankings
+    completions = read_jsonl(run.folder.file(files.COMPLETIONS), Completion)
+    answered = {c.prompt_id for c in completions}
+    prompts = [p for p in run.prompts("train") if p.id in answered]
+    if source == "terminal":
+        return prompts, completions, rank_in_terminal(prompts, completions, run.folder.file(files.RANKINGS))
+    return prompts, completions, simulated_rankings(run, prompts, completions)
+
+
+def simulated_rankings(run: Run, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Ranking]:
+    """Rankings by simulated annotators who follow the gold classifier with noise; each takes its share of the prompts."""
+    config, gold = run.config.feedback, run.classifier("gold")
+
+    def score(asked: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
+        return gold.score(asked, texts).double().numpy()
+
+    by_prompt: dict[str, list[Completion]] = {}
+    for completion in completions:
+        by_prompt.setdefault(completion.prompt_id, []).append(completion)
+    rankings: list[Ranking] = []
+    with run.reporter.track("rank (simulated)", config.annotators) as tracker:
+        for number in range(config.annotators):
+            annotator = SimulatedAnnotator(
+                name=f"simulated-{number + 1}",
+                gold=score,
+                noise=config.noise,
+                tie_width=config.tie_width,
+                seed=run.config.seed,
+            )
+            share = [p for p in prompts[number :: config.annotators] if p.id in by_prompt]
+            rankings += annotator.rank(share, [by_prompt[p.id] for p in share])
+            tracker.at(number + 1, f"{len(rankings)} prompts ranked")
+    return rankings
+
+
+def _imported(run: Run) -> files.Feedback:
+    """Rankings of a file in a known format, or of another run directory."""
+    config = run.config.feedback
+    path = Path(config.path or "").expanduser()
+    if path.is_dir():
+        return files.read_feedback(path)
+    result = import_files([path], config.format)
+    for note, count in result.notes.items():
+        run.reporter.say(f"{path.name}: {count} {note}")
+    return result.feedback
+
+
+def _given_preferences(run: Run) -> list[Preference]:
+    """Preference pairs from a file: our own form as it is, other formats by way of rankings."""
+    config = run.config.feedback
+    path = Path(config.path or "").expanduser()
+    if path.is_file() and _holds_preferences(path):
+        given = read_jsonl(path, Preference)
+        if all(p.split for p in given):
+            return given
+        prompts = {p.prompt_id: p.prompt for p in given}
+        split = {p.id: p.split for p in _split_for_reward(run, list(prompts.values()))}
+        return [dataclasses.replace(p, split=split[p.prompt_id]) for p in given]
+    feedback = _imported(run)
+    derived = derive_preferences(_split_for_reward(run, feedback.prompts), feedback.completions, feedback.rankings)
+    _tell(run, derived)
+    return list(derived.preferences)
+
+
+def _holds_preferences(path: Path) -> bool:
+    """Whether the first line is one of our own preference records."""
+    if path.suffix != ".jsonl":
+        return False
+    _, first = next(read_json_lines(path), (0, None))
+    return isinstance(first, dict) and {"chosen_id", "rejected_id", "prompt_id"} <= first.keys()
+
+
+def _split_for_reward(run: Run, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+    """The prompts split anew into what the reward model learns from and what its accuracy is measured on."""
+    held_out = run.config.reward.validation_fraction
+    unsplit = [dataclasses.replace(prompt, split="") for prompt in prompts]
+    return split_prompts(unsplit, {"train": 1 - held_out, "validation": held_out}, seed=1)
+
+
+def _tell(run: Run, derived: PreferenceSet) -> None:
+    if derived.identical:
+        run.reporter.say(f"{derived.identical} pairs of identical answers dropped")
+    if derived.without_pairs:
+        run.reporter.say(f"{derived.without_pairs} rankings gave no pair")

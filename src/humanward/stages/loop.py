@@ -1,0 +1,69 @@
+"""The whole loop: every stage that has not finished yet, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from humanward.config import RunConfig
+from humanward.stages.align import run_align
+from humanward.stages.context import Run, prepare_prompts
+from humanward.stages.evaluate import run_evaluate
+from humanward.stages.feedback import run_feedback
+from humanward.stages.report import run_report
+from humanward.stages.reward import run_reward
+from humanward.stages.sample import run_sample
+
+
+def run_prompts(run: Run) -> None:
+    """Stage 0: read, deduplicate and split the prompts."""
+    started = time.perf_counter()
+    counts = prepare_prompts(run)
+    run.folder.finish("prompts", time.perf_counter() - started, **counts)
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "prompts": run_prompts,
+    "sample": run_sample,
+    "feedback": run_feedback,
+    "reward": run_reward,
+    "align": run_align,
+    "evaluate": run_evaluate,
+}
+"""All stages before the report, in order. A new stage goes here and, if not every run needs it, into ``needed``."""
+
+
+def needed(config: RunConfig) -> list[str]:
+    """The stages that this configuration needs."""
+    skipped: set[str] = set()
+    if config.reward.source == "classifier" or config.reward.model is not None:
+        skipped |= {"sample", "feedback", "reward"}
+    elif config.feedback.source in ("rankings", "preferences"):
+        skipped |= {"sample"}
+    return [name for name in STAGES if name not in skipped]
+
+
+def run_loop(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
+    """Run what has not finished, then the report; returns the content of report.json."""
+    finished = run.folder.stages()
+    check_sources(run)
+    for name in needed(run.config):
+        if name in finished:
+            run.reporter.say(f"{name}: finished before, not run again")
+            continue
+        finished = {}  # whatever came after an unfinished stage is out of date
+        STAGES[name](run)
+    return run_report(run, reproduce=reproduce)
+
+
+def check_sources(run: Run) -> None:
+    """Load everything that a later stage needs, so that a wrong name fails in seconds and not after an hour."""
+    config = run.config
+    run.classifier("judge")
+    if config.reward.source == "classifier":
+        run.classifier("reward")
+    elif config.feedback.source == "simulated":
+        run.classifier("gold")
+    if not run.folder.file("prompts.jsonl").exists():
+        run.base()

@@ -1,0 +1,20 @@
+"""The quickstart's settings: the embedded default, sized for two cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from humanward.errors import InputError
+
+
+def quickstart_values(reward: str, *, rank_yourself: bool, seed: int) -> dict[str, Any]:
+    """Configuration values for the demo; ``reward`` is trained or classifier."""
+    if reward not in ("trained", "classifier"):
+        raise InputError(f"--reward {reward}: is not trained or classifier; choose one of the two")
+    if rank_yourself and reward == "classifier":
+        raise InputError("--rank-yourself: a ready-made classifier needs no rankings; leave out --reward classifier")
+    values: dict[str, Any] = {"seed": seed, "reward": {"source": reward}}
+    if rank_yourself:
+        values["feedback"] = {"source": "terminal", "prompts": 10}
+        values["reward"] |= {"validation_fraction": 0.3, "batch_size": 4, "epochs": 6}
+    return values

@@ -1,0 +1,80 @@
+"""Stage 6: report.html and report.json from what the other stages wrote."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from humanward.evaluation.report import ReportInputs, write_report
+from humanward.evaluation.rows import read_rows
+from humanward.stages.align import reward_name
+from humanward.stages.context import Run
+
+LIBRARIES = ("humanward", "torch", "transformers", "peft", "numpy", "scipy")
+
+
+def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
+    """Write the report and return the content of report.json."""
+    started = time.perf_counter()
+    folder, config = run.folder, run.config
+    align = folder.facts("align", f"run `humanward align --run {folder.path}`")
+    folder.facts("evaluate", f"run `humanward evaluate --run {folder.path}`")
+    stages = folder.stages()
+    trained = config.reward.source == "trained" and "reward" in stages
+    feedback = stages.get("feedback", {})
+    seconds: dict[str, float | None] = {
+        name: stages[name]["seconds"] if name in stages else None for name in ("sample", "reward", "align", "evaluate")
+    }
+    seconds["feedback"] = feedback.get("seconds")
+    seconds["total"] = sum(record["seconds"] for record in stages.values())
+    inputs = ReportInputs(
+        rows=read_rows(folder.file("evaluation.jsonl")),
+        metrics=folder.metrics(),
+        reward_model=_reward_facts(stages["reward"]) if trained else None,
+        kl={"at_start": align["kl_at_start"], "budget": config.ppo.kl_budget},
+        judge=config.evaluation.judge,
+        reward_source=reward_name(config),
+        gold_source=feedback.get("gold"),
+        simulated_annotators=bool(feedback.get("simulated", False)),
+        warnings=_warnings(stages),
+        reproduce=reproduce or f"humanward run {folder.file('config.toml')} --out NEW_FOLDER",
+        versions=versions(),
+        seconds=seconds,
+        config_toml=config.to_toml(),
+        title=f"{config.model.policy} aligned by PPO",
+        seed=config.seed,
+        created_at=stages["evaluate"]["finished"],
+    )
+    report = write_report(inputs, folder.path)
+    folder.finish("report", time.perf_counter() - started)
+    return report
+
+
+def _reward_facts(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in ("accuracy", "baselines", "difference_to_length")}
+
+
+def _warnings(stages: dict[str, dict[str, Any]]) -> list[str]:
+    prompts = stages.get("prompts", {})
+    lines = [
+        f"{prompts[key]} {words} dropped"
+        for key, words in (("duplicates", "duplicate prompts"), ("too_long", "prompts longer than the limit"))
+        if prompts.get(key)
+    ]
+    lines += stages["align"]["warnings"]
+    if cut := stages["evaluate"].get("truncated"):
+        lines.append(f"{cut} texts were longer than the judge reads and were cut at their end")
+    return lines
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and the libraries that decide results."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
