@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from humanward.errors import InputError
 from humanward.preferences import PreferenceSet
-from humanward.prompts import read_prompts
 from humanward.records import Completion, Prompt, Ranking, from_json, read_json_lines, to_json, write_jsonl
 
 PROMPTS = "prompts.jsonl"
@@ -44,7 +43,7 @@ def read_feedback(folder: Path, *, rankings: bool = True) -> Feedback:
     if rankings or (folder / RANKINGS).exists():
         placed = read_records(folder / RANKINGS, Ranking)
     return Feedback(
-        read_prompts(folder / PROMPTS).prompts,
+        tuple(record for _, record in read_records(folder / PROMPTS, Prompt)),
         tuple(completions),
         tuple(record for _, record in placed),
         tuple(where for where, _ in placed),
@@ -65,14 +64,18 @@ def read_records(path: Path, kind: type[Kept]) -> list[tuple[str, Kept]]:
 
 
 def merge(old: Feedback, new: Feedback) -> Feedback:
-    """Both, each record once by id; a record of ``old`` wins, so that its split stays. Records keep their order."""
-    rankings = {r.id: (r, where) for r, where in reversed([*_placed(old), *_placed(new)])}
-    ordered = list(reversed(rankings.values()))
+    """Both, each record once by id, in their order; a prompt of ``old`` keeps its split.
+
+    Raises InputError for one id with two contents.
+    """
+    places: dict[str, str] = {}
+    for ranking, where in (*_placed(old), *_placed(new)):
+        places.setdefault(ranking.id, where)
     return Feedback(
         _once(old.prompts, new.prompts),
         _once(old.completions, new.completions),
-        tuple(ranking for ranking, _ in ordered),
-        tuple(where for _, where in ordered),
+        _once(old.rankings, new.rankings),
+        tuple(places.values()),
     )
 
 
@@ -121,7 +124,14 @@ def _placed(feedback: Feedback) -> list[tuple[Ranking, str]]:
 
 
 def _once(old: Iterable[Kept], new: Iterable[Kept]) -> tuple[Kept, ...]:
-    kept: dict[str, Any] = {}
-    for record in (*old, *new):
-        kept.setdefault(record.id, record)
+    kept: dict[str, Kept] = {record.id: record for record in old}
+    for record in new:
+        known = kept.setdefault(record.id, record)
+        if _content(known) != _content(record):
+            kind = type(record).__name__.lower()
+            raise InputError(f"{kind} {record.id!r}: names another {kind} in the run already; give each its own id")
     return tuple(kept.values())
+
+
+def _content(record: Prompt | Completion | Ranking) -> Any:
+    return replace(record, split="") if isinstance(record, Prompt) else record

@@ -137,7 +137,7 @@ def _by_row(read: Callable[[Any, str], Iterator[Judged]]) -> Callable[[Iterable[
 
 
 def _read_own(rows: Iterable[Row], collector: Collector) -> None:
-    """Lines ``{"prompt": {...}}``, ``{"completion": {...}}``, ``{"ranking": {...}}``; what a record names comes first."""
+    """Lines ``{"prompt": {...}}``, ``{"completion": {...}}``, ``{"ranking": {...}}``; what one names comes first."""
     for row in rows:
         collector.rows += 1
         try:

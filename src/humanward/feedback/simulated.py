@@ -42,8 +42,8 @@ class SimulatedAnnotator:
 
     ``gold(prompts, responses)`` gives one number a response, higher for better. ``noise`` is the standard deviation, in
     the gold score's units, of what is added to each score: Gaussian (Thurstone's model) or Gumbel (Plackett and Luce's,
-    for two answers Bradley and Terry's). Answers whose noisy scores are less than ``tie_width`` below the best of a tier
-    share that tier. ``position_bias`` is added to the answer shown first, falling evenly to 0 for the last. When every
+    for two answers Bradley and Terry's). Answers whose noisy scores are less than ``tie_width`` below the best of a
+    tier share that tier. ``position_bias`` is added to the answer shown first, falling evenly to 0 for the last. When every
     noisy score is below ``acceptable`` the ranking is marked "none acceptable".
 
     Everything drawn depends on (seed, name, prompt id) alone, so a ranking is the same whatever the order or the batch.
@@ -175,7 +175,7 @@ def gold_scores(gold: GoldScore, items: Sequence[tuple[Prompt, tuple[Completion,
 
 
 def tiers_by_score(scores: NDArray[np.float64], tie_width: float) -> tuple[tuple[int, ...], ...]:
-    """Indices in tiers, best first: a tier holds the scores less than ``tie_width`` below its best, equal ones always."""
+    """Indices in tiers, best first: a tier holds the scores less than ``tie_width`` below its best, and equal ones."""
     tiers: list[list[int]] = []
     for index in np.argsort(-scores, kind="stable"):
         # Measured from the best of the tier, so that a chain of near neighbours does not become one tier.
@@ -187,9 +187,7 @@ def tiers_by_score(scores: NDArray[np.float64], tie_width: float) -> tuple[tuple
     return tuple(tuple(tier) for tier in tiers)
 
 
-def _items(
-    prompts: Iterable[Prompt], completions: Iterable[Completion]
-) -> list[tuple[Prompt, tuple[Completion, ...]]]:
+def _items(prompts: Iterable[Prompt], completions: Iterable[Completion]) -> list[tuple[Prompt, tuple[Completion, ...]]]:
     by_prompt: dict[str, list[Completion]] = {}
     for completion in completions:
         by_prompt.setdefault(completion.prompt_id, []).append(completion)

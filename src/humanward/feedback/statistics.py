@@ -48,7 +48,7 @@ class PositionBias:
 
 @dataclass(frozen=True)
 class AnnotatorStatistics:
-    """One annotator's work; ``agreement`` is the share of pairs judged as the others did, None with no one to compare."""
+    """One annotator's work; ``agreement`` is the share of pairs judged as the others did, None without others."""
 
     annotator: str
     simulated: bool
@@ -62,7 +62,9 @@ class AnnotatorStatistics:
 
 @dataclass(frozen=True)
 class FeedbackStatistics:
-    """The whole picture of some rankings; ``agreement_strict`` leaves out pairs that either annotator tied."""
+    """The whole picture of some rankings. ``kendall_w`` is the mean over sets of answers that several people ranked,
+    ``agreement`` the share of pairs that two annotators judged alike, ``agreement_strict`` without pairs either tied.
+    """
 
     rankings: int
     superseded: int
@@ -129,18 +131,18 @@ def position_bias(rankings: Iterable[Ranking]) -> PositionBias:
         return PositionBias(0, None, None, None, {})
     spread = math.sqrt(sum(p * (1 - p) for p in chances))
     z = (best_at[1] - sum(chances)) / spread
-    return PositionBias(n, best_at[1] / n, sum(chances) / n, math.erfc(abs(z) / math.sqrt(2)), dict(sorted(best_at.items())))
+    return PositionBias(
+        n, best_at[1] / n, sum(chances) / n, math.erfc(abs(z) / math.sqrt(2)), dict(sorted(best_at.items()))
+    )
 
 
-def feedback_statistics(
-    rankings: Sequence[Ranking], *, resamples: int = 1000, seed: int = 0
-) -> FeedbackStatistics:
+def feedback_statistics(rankings: Sequence[Ranking], *, resamples: int = 1000, seed: int = 0) -> FeedbackStatistics:
     """Everything about the rankings that count. Intervals are percentiles of a bootstrap over whole prompts."""
     live = current_rankings(rankings)
     prompts = _by_prompt(live)
     overlapping = [group for group in prompts if any(len(same) > 1 for same in _by_answers(group))]
     outcomes = [_outcomes(group) for group in overlapping]
-    concordance = [w for group in overlapping for same in _by_answers(group) if (w := _group_w(same)) is not None]
+    concordance = [[w for same in _by_answers(group) if (w := _group_w(same)) is not None] for group in overlapping]
     bootstrap = _Bootstrap(resamples, seed)
     times = [r.seconds_spent for r in live if r.seconds_spent is not None]
     pairs, ties = _count_pairs(live)
@@ -154,7 +156,7 @@ def feedback_statistics(
         pairs=pairs,
         ties=ties,
         alpha=_alpha_estimate(overlapping, bootstrap),
-        kendall_w=bootstrap.ratio([(w, 1.0) for w in concordance]),
+        kendall_w=bootstrap.ratio([(sum(ws), len(ws)) for ws in concordance]),
         agreement=bootstrap.ratio([(same, total) for same, total, _, _ in outcomes]),
         agreement_strict=bootstrap.ratio([(same, total) for _, _, same, total in outcomes]),
         position=position_bias(live),
@@ -172,7 +174,8 @@ class _Bootstrap:
     def weights(self, n: int) -> Array:
         """(resamples, n): how often each of n prompts was drawn."""
         generator = np.random.default_rng(self.seed)
-        return generator.multinomial(n, np.full(n, 1 / n), size=self.resamples).astype(np.float64)
+        drawn = generator.multinomial(n, np.full(n, 1 / n), size=self.resamples)
+        return np.asarray(drawn, dtype=np.float64)
 
     def estimate(self, n: int, statistic: Callable[[Array], float | None]) -> Estimate:
         """``statistic`` of weights (n,) with its interval; no interval below two prompts or where it is undefined."""
@@ -232,7 +235,7 @@ def _alpha(coincidences: Array, levels: Array, metric: Metric) -> float | None:
     expected = float((np.outer(marginals, marginals) * distances).sum())
     if not expected:
         return None
-    return 1 - (total - 1) * float((coincidences * distances).sum()) / expected
+    return float(1 - (total - 1) * (coincidences * distances).sum() / expected)
 
 
 def _nominal(levels: Array, _marginals: Array) -> Array:
@@ -307,12 +310,7 @@ def _compare(first: Ranking, second: Ranking) -> tuple[int, int, int, int]:
 
 
 def _outcomes(rankings: Sequence[Ranking]) -> tuple[int, int, int, int]:
-    found = [
-        _compare(first, second)
-        for same in _by_answers(rankings)
-        for first, second in combinations(same, 2)
-        if first.annotator != second.annotator or not first.annotator
-    ]
+    found = [_compare(first, second) for same in _by_answers(rankings) for first, second in combinations(same, 2)]
     columns = np.array(found, dtype=np.int64).reshape(-1, 4).sum(axis=0)
     return int(columns[0]), int(columns[1]), int(columns[2]), int(columns[3])
 
@@ -334,7 +332,9 @@ def _seconds(times: Sequence[float]) -> dict[str, float] | None:
     return {"n": float(len(times)), "p10": low, "median": middle, "p90": high}
 
 
-def _annotators(rankings: Sequence[Ranking], overlapping: Sequence[Sequence[Ranking]]) -> tuple[AnnotatorStatistics, ...]:
+def _annotators(
+    rankings: Sequence[Ranking], overlapping: Sequence[Sequence[Ranking]]
+) -> tuple[AnnotatorStatistics, ...]:
     equal: Counter[str] = Counter()
     compared: Counter[str] = Counter()
     for group in overlapping:

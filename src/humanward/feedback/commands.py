@@ -1,0 +1,212 @@
+"""``humanward feedback import | export | stats | rank`` on the files of a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from humanward.errors import InputError
+from humanward.feedback.files import (
+    PREFERENCES,
+    PROMPTS,
+    RANKINGS,
+    Feedback,
+    merge,
+    read_feedback,
+    read_records,
+    write_feedback,
+)
+from humanward.feedback.formats import FORMATS, export_file, import_files
+from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias, feedback_statistics
+from humanward.feedback.terminal import rank_in_terminal
+from humanward.preferences import PreferenceSet, derive_preferences
+from humanward.prompts import parse_fractions, split_prompts
+from humanward.records import Ranking, write_jsonl
+
+app = typer.Typer(no_args_is_help=True, help="Import, export, judge and collect human rankings.")
+
+Run = Annotated[Path, typer.Option("--run", help="The run directory.", file_okay=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+_READ = ", ".join(FORMATS)
+_WRITTEN = ", ".join(name for name, form in FORMATS.items() if form.write)
+
+
+@app.command("import", epilog="Example: humanward feedback import --format hh-rlhf pairs.jsonl.gz --run runs/mine")
+def import_command(
+    files: Annotated[list[Path], typer.Argument(help="The files; .gz is read as it is.", show_default=False)],
+    run: Run,
+    format: Annotated[str, typer.Option("--format", help=f"auto, or one of {_READ}.")] = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")] = False,
+    split: Annotated[
+        str, typer.Option("--split", help="Shares of the splits, by prompt; a split in the file stays.")
+    ] = "train=0.8,validation=0.1,test=0.1",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read preference files into a run directory; what is there already stays, and the same file again adds nothing."""
+    fractions = parse_fractions(split)
+    console = Console(stderr=True)
+    with console.status(f"reading {', '.join(path.name for path in files)}"):
+        result = import_files(files, format, skip_bad=skip_bad)
+        old = read_feedback(run, rankings=False) if (run / PROMPTS).exists() else Feedback()
+        both = merge(old, result.feedback)
+        both = dataclasses.replace(both, prompts=split_prompts(both.prompts, fractions, seed))
+        preferences = _derive(both)
+        write_feedback(run, both, preferences)
+    for reason in result.bad:
+        console.print(f"left out: {escape(reason)}", highlight=False, soft_wrap=True)
+    summary = {
+        "run": str(run),
+        "rows": result.rows,
+        "good": result.rows - len(result.bad),
+        "bad": len(result.bad),
+        "prompts": len(both.prompts),
+        "completions": len(both.completions),
+        "rankings": len(both.rankings),
+        "new_rankings": len(both.rankings) - len(old.rankings),
+        "pairs": preferences.pairs,
+        "ties": preferences.ties,
+        "identical": preferences.identical,
+        "splits": {name: sum(p.split == name for p in both.prompts) for name in fractions},
+        "notes": result.notes,
+    }
+    _print(summary, as_json)
+
+
+@app.command("export", epilog="Example: humanward feedback export --run runs/mine --format trl --output pairs.jsonl")
+def export_command(
+    run: Run,
+    output: Annotated[Path, typer.Option("--output", help="The file to write.", dir_okay=False)],
+    format: Annotated[str, typer.Option("--format", help=f"One of {_WRITTEN}.")] = "humanward",
+    as_json: Json = False,
+) -> None:
+    """Write the prompts, completions and rankings of a run directory in another tool's format."""
+    result = export_file(output, format, read_feedback(run))
+    _print({"output": str(output), "rows": result.rows, "ties_left_out": result.ties_left_out}, as_json)
+
+
+@app.command("stats", epilog="Example: humanward feedback stats --run runs/mine")
+def stats_command(
+    run: Run,
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Agreement, position bias and speed of the annotators of a run directory."""
+    rankings = [ranking for _, ranking in read_records(run / RANKINGS, Ranking)]
+    if not rankings:
+        raise InputError(f"{run / RANKINGS}: holds no rankings; collect or import some")
+    with Console(stderr=True).status("comparing annotators"):
+        statistics = feedback_statistics(rankings, resamples=resamples, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(statistics), ensure_ascii=False, allow_nan=False))
+    else:
+        for table in statistics_tables(statistics):
+            Console().print(table)
+
+
+@app.command("rank", epilog="Example: humanward feedback rank --run runs/mine --annotator ada --limit 10")
+def rank_command(
+    run: Run,
+    annotator: Annotated[str, typer.Option("--annotator", help="Your name, kept with your rankings.")] = "me",
+    criterion: Annotated[str, typer.Option("--criterion", help="What to rank by.")] = "overall",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many prompts.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the order in which answers are shown.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Rank the completions of a run directory in the terminal; prompts that you ranked before are not shown again."""
+    feedback = read_feedback(run, rankings=False)
+    session = rank_in_terminal(
+        feedback.prompts,
+        feedback.completions,
+        run / RANKINGS,
+        annotator=annotator,
+        criterion=criterion,
+        limit=limit,
+        seed=seed,
+        console=Console(stderr=as_json),
+    )
+    summary: dict[str, Any] = {"run": str(run), **dataclasses.asdict(session)}
+    if (run / RANKINGS).exists():
+        feedback = read_feedback(run)
+        preferences = _derive(feedback)
+        write_jsonl(run / PREFERENCES, preferences.preferences)
+        summary |= {"pairs": preferences.pairs, "ties": preferences.ties}
+    _print(summary, as_json)
+
+
+def statistics_tables(statistics: FeedbackStatistics) -> list[Table]:
+    """The statistics as two tables: the whole, and one row an annotator."""
+    whole = Table(title="Rankings", title_justify="left")
+    whole.add_column("")
+    whole.add_column("value", justify="right")
+    whole.add_column("95 % interval", justify="right")
+    whole.add_column("prompts", justify="right")
+    simulated = f" ({statistics.simulated} simulated)" if statistics.simulated else ""
+    for name, count in (
+        (f"rankings{simulated}", statistics.rankings),
+        ("prompts", statistics.prompts),
+        ("prompts ranked more than once", statistics.prompts_with_overlap),
+        ("none acceptable", statistics.none_acceptable),
+        ("strict pairs", statistics.pairs),
+        ("ties", statistics.ties),
+    ):
+        whole.add_row(name, str(count), "", "")
+    for name, estimate in (
+        ("Krippendorff's alpha (ordinal)", statistics.alpha),
+        ("Kendall's W", statistics.kendall_w),
+        ("agreement on pairs, ties counted", statistics.agreement),
+        ("agreement on pairs that neither tied", statistics.agreement_strict),
+    ):
+        whole.add_row(name, *_estimate_cells(estimate))
+    people = Table(title="Annotators", title_justify="left")
+    for column in ("annotator", "rankings", "ties", "agreement", "first is best", "if fair", "p", "median seconds"):
+        people.add_column(column, justify="left" if column == "annotator" else "right")
+    for person in statistics.annotators:
+        name = (person.annotator or "(no name)") + (" (simulated)" if person.simulated else "")
+        people.add_row(
+            escape(name),
+            str(person.rankings),
+            _number(person.tie_share),
+            _number(person.agreement),
+            *_position_cells(person.position),
+            _number(person.median_seconds, ".1f"),
+        )
+    return [whole, people]
+
+
+def _derive(feedback: Feedback) -> PreferenceSet:
+    return derive_preferences(feedback.prompts, feedback.completions, feedback.rankings, locations=feedback.locations)
+
+
+def _estimate_cells(estimate: Estimate) -> Sequence[str]:
+    interval = "–" if estimate.ci95 is None else f"{estimate.ci95[0]:.3f} to {estimate.ci95[1]:.3f}"
+    return _number(estimate.value), interval, str(estimate.n)
+
+
+def _position_cells(position: PositionBias) -> Sequence[str]:
+    return _number(position.first_share), _number(position.expected), _number(position.p_value)
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _print(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {count}" for key, count in value.items()) or "none"
+        table.add_row(name.replace("_", " "), escape(str(value)))
+    Console().print(table)
