@@ -26,7 +26,7 @@ from humanward.feedback.files import (
 )
 from humanward.feedback.formats import FORMATS, export_file, import_files
 from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias, feedback_statistics
-from humanward.feedback.terminal import rank_in_terminal
+from humanward.feedback.terminal import rank_in_terminal, rankable, to_do
 from humanward.preferences import PreferenceSet, derive_preferences
 from humanward.prompts import parse_fractions, split_prompts
 from humanward.records import Ranking, write_jsonl
@@ -124,7 +124,7 @@ def rank_command(
 ) -> None:
     """Rank the completions of a run directory in the terminal; prompts that you ranked before are not shown again."""
     feedback = read_feedback(run, rankings=False)
-    session = rank_in_terminal(
+    rankings = rank_in_terminal(
         feedback.prompts,
         feedback.completions,
         run / RANKINGS,
@@ -134,8 +134,10 @@ def rank_command(
         seed=seed,
         console=Console(stderr=as_json),
     )
-    summary: dict[str, Any] = {"run": str(run), **dataclasses.asdict(session)}
-    if (run / RANKINGS).exists():
+    items = rankable(feedback.prompts, feedback.completions)
+    left = len(to_do(items, rankings, annotator, criterion))
+    summary: dict[str, Any] = {"run": str(run), "ranked": len(items) - left, "left": left}
+    if rankings:
         feedback = read_feedback(run)
         preferences = _derive(feedback)
         write_jsonl(run / PREFERENCES, preferences.preferences)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,7 @@ from humanward.errors import InputError
 from humanward.records import Completion, Prompt, Ranking, content_id
 
 GoldScore = Callable[[Sequence[Prompt], Sequence[str]], ArrayLike]
+Item = tuple[Prompt, Sequence[Completion]]
 # A Gumbel variable of scale 1 has this standard deviation.
 _GUMBEL_STD = math.pi / math.sqrt(6)
 
@@ -43,8 +44,8 @@ class SimulatedAnnotator:
     ``gold(prompts, responses)`` gives one number a response, higher for better. ``noise`` is the standard deviation, in
     the gold score's units, of what is added to each score: Gaussian (Thurstone's model) or Gumbel (Plackett and Luce's,
     for two answers Bradley and Terry's). Answers whose noisy scores are less than ``tie_width`` below the best of a
-    tier share that tier. ``position_bias`` is added to the answer shown first, falling evenly to 0 for the last. When every
-    noisy score is below ``acceptable`` the ranking is marked "none acceptable".
+    tier share that tier. ``position_bias`` is added to the answer shown first, falling evenly to 0 for the last. When
+    every noisy score is below ``acceptable`` the ranking is marked "none acceptable".
 
     Everything drawn depends on (seed, name, prompt id) alone, so a ranking is the same whatever the order or the batch.
     """
@@ -67,24 +68,23 @@ class SimulatedAnnotator:
             raise InputError(f"{self.name}: noise_kind={self.noise_kind!r} is unknown; use gaussian or gumbel")
 
     def rank(
-        self, prompts: Iterable[Prompt], completions: Iterable[Completion], *, criterion: str = "overall"
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], *, criterion: str = "overall"
     ) -> tuple[Ranking, ...]:
-        """One ranking for each prompt that has two completions or more, in the order of the prompts."""
-        items = _items(prompts, completions)
+        """One ranking for each prompt with two completions or more; ``completions[i]`` answer ``prompts[i]``.
+
+        Raises InputError when there is no such prompt or a gold score is not finite.
+        """
+        items = _rankable(zip(prompts, completions, strict=True))
         return self.rank_scored(items, gold_scores(self.gold, items), criterion=criterion)
 
     def rank_scored(
-        self,
-        items: Sequence[tuple[Prompt, tuple[Completion, ...]]],
-        scores: dict[str, float],
-        *,
-        criterion: str = "overall",
+        self, items: Sequence[Item], scores: Mapping[str, float], *, criterion: str = "overall"
     ) -> tuple[Ranking, ...]:
         """As ``rank``, with the gold scores by completion id already at hand."""
         return tuple(self._rank_one(prompt, answers, scores, criterion) for prompt, answers in items)
 
     def _rank_one(
-        self, prompt: Prompt, answers: tuple[Completion, ...], scores: dict[str, float], criterion: str
+        self, prompt: Prompt, answers: Sequence[Completion], scores: Mapping[str, float], criterion: str
     ) -> Ranking:
         generator = np.random.default_rng(_seed(self.seed, self.name, criterion, prompt.id))
         answers = tuple(sorted(answers, key=lambda answer: answer.id))
@@ -139,7 +139,10 @@ def simulate(
     wanted = annotators if overlap is None else overlap
     if not 1 <= wanted <= annotators:
         raise InputError(f"overlap={wanted}: is not between 1 and annotators={annotators}; change one of them")
-    items = _items(prompts, completions)
+    by_prompt: dict[str, list[Completion]] = {}
+    for completion in completions:
+        by_prompt.setdefault(completion.prompt_id, []).append(completion)
+    items = _rankable((prompt, by_prompt.get(prompt.id, [])) for prompt in prompts)
     scores = gold_scores(gold, items)
     team = [
         SimulatedAnnotator(
@@ -162,7 +165,7 @@ def simulate(
     return tuple(rankings)
 
 
-def gold_scores(gold: GoldScore, items: Sequence[tuple[Prompt, tuple[Completion, ...]]]) -> dict[str, float]:
+def gold_scores(gold: GoldScore, items: Sequence[Item]) -> dict[str, float]:
     """The gold score of every completion by id, in one call; raises InputError for one that is not finite."""
     flat = [(prompt, answer) for prompt, answers in items for answer in answers]
     scores = np.asarray(gold([prompt for prompt, _ in flat], [answer.text for _, answer in flat]), dtype=np.float64)
@@ -187,15 +190,11 @@ def tiers_by_score(scores: NDArray[np.float64], tie_width: float) -> tuple[tuple
     return tuple(tuple(tier) for tier in tiers)
 
 
-def _items(prompts: Iterable[Prompt], completions: Iterable[Completion]) -> list[tuple[Prompt, tuple[Completion, ...]]]:
-    by_prompt: dict[str, list[Completion]] = {}
-    for completion in completions:
-        by_prompt.setdefault(completion.prompt_id, []).append(completion)
-    items = [(prompt, tuple(by_prompt.get(prompt.id, ()))) for prompt in prompts]
-    items = [(prompt, answers) for prompt, answers in items if len(answers) > 1]
-    if not items:
+def _rankable(items: Iterable[Item]) -> list[Item]:
+    several = [(prompt, answers) for prompt, answers in items if len(answers) > 1]
+    if not several:
         raise InputError("completions: no prompt has two or more; sample at least two completions for each prompt")
-    return items
+    return several
 
 
 def _seed(*parts: object) -> int:

@@ -175,7 +175,7 @@ class _Bootstrap:
         """(resamples, n): how often each of n prompts was drawn."""
         generator = np.random.default_rng(self.seed)
         drawn = generator.multinomial(n, np.full(n, 1 / n), size=self.resamples)
-        return np.asarray(drawn, dtype=np.float64)
+        return drawn.astype(np.float64)
 
     def estimate(self, n: int, statistic: Callable[[Array], float | None]) -> Estimate:
         """``statistic`` of weights (n,) with its interval; no interval below two prompts or where it is undefined."""
@@ -225,7 +225,7 @@ def _coincidences(unit: Array, levels: Array) -> Array:
     counts = np.array([(present == level).sum() for level in levels], dtype=np.float64)
     if len(present) < 2:
         return np.zeros((len(levels), len(levels)))
-    return (np.outer(counts, counts) - np.diag(counts)) / (len(present) - 1)
+    return np.asarray((np.outer(counts, counts) - np.diag(counts)) / (len(present) - 1), dtype=np.float64)
 
 
 def _alpha(coincidences: Array, levels: Array, metric: Metric) -> float | None:

@@ -24,20 +24,15 @@ from humanward.preferences import current_rankings
 from humanward.records import Completion, Prompt, Ranking, content_id
 
 LETTERS = "ABCDEFGHI"
+Item = tuple[Prompt, tuple[Completion, ...]]
 HELP = """\
-Best answer first, for example  b a=c d  : B is best, A and C are equally good, D is worst.
-  =  between two letters: equally good      n  none is acceptable; n b a=c d: none is, and this is their order
-  s  skip this prompt                       u  back to the previous prompt; your next answer replaces the one given
-  q  quit and keep what you ranked          ?  this help"""
-
-
-@dataclass(frozen=True)
-class Session:
-    """What came of a session: rankings written, prompts skipped, prompts that still have no ranking."""
-
-    ranked: int
-    skipped: int
-    remaining: int
+Best answer first. Example: b a=c d  (B is best, A and C are equal, D is worst)
+  =  between two letters: equally good
+  n  none is acceptable; n b a=c d: none is, and this is their order
+  s  skip this prompt
+  u  back to the previous prompt; what you say there replaces your answer
+  q  quit and keep what you ranked
+  ?  this help"""
 
 
 @dataclass(frozen=True)
@@ -53,30 +48,60 @@ def rank_in_terminal(
     completions: Iterable[Completion],
     path: Path,
     *,
-    annotator: str,
+    annotator: str = "me",
     criterion: str = "overall",
     limit: int | None = None,
     seed: int = 0,
     console: Console | None = None,
     read: Callable[[str], str] | None = None,
     clock: Clock | None = None,
-) -> Session:
+) -> tuple[Ranking, ...]:
     """Ask for a ranking of each prompt that ``annotator`` has not ranked, at most ``limit``; append each to ``path``.
 
-    ``read`` shows its argument and returns a line; the end of input quits and keeps. Prompts with a single answer are
-    passed over. Raises InputError for a prompt with more than nine answers or when there is nothing to rank at all.
+    Returns all rankings that the file now holds, other annotators' and superseded ones too. ``read`` shows its argument
+    and returns a line; the end of input quits and keeps. Prompts with a single answer are passed over.
+    Raises InputError for a prompt with more than nine answers or when there is nothing to rank at all.
     """
     if not annotator.strip():
         raise InputError("annotator: is empty; give a name, so that rankings can be told apart")
-    items = _items(prompts, completions)
+    items = rankable(prompts, completions)
     drop_torn_line(path)
-    done = _done(path, annotator, criterion)
-    pending = [item for item in items if (item[0].id, frozenset(a.id for a in item[1])) not in done]
-    left_over = len(pending)
-    pending = pending[:limit]
-    session = _Session(path, annotator, criterion, seed, console or Console(), read, clock or Clock())
-    session.run(pending)
-    return Session(len(session.live), len(session.skipped), left_over - len(session.live))
+    pending = to_do(items, stored_rankings(path), annotator, criterion)[:limit]
+    _Session(path, annotator, criterion, seed, console or Console(), read, clock or Clock()).run(pending)
+    return stored_rankings(path)
+
+
+def rankable(prompts: Iterable[Prompt], completions: Iterable[Completion]) -> list[Item]:
+    """The prompts with two to nine completions; raises InputError for one with more, or when there is none."""
+    by_prompt: dict[str, list[Completion]] = {}
+    for completion in completions:
+        by_prompt.setdefault(completion.prompt_id, []).append(completion)
+    items = [(prompt, tuple(by_prompt.get(prompt.id, ()))) for prompt in prompts]
+    for prompt, answers in items:
+        if len(answers) > len(LETTERS):
+            raise InputError(
+                f"prompt {prompt.id}: has {len(answers)} completions, but the terminal ranks at most {len(LETTERS)}; "
+                "sample fewer for each prompt"
+            )
+    items = [(prompt, answers) for prompt, answers in items if len(answers) > 1]
+    if not items:
+        raise InputError("completions: no prompt has two or more; sample at least two completions for each prompt")
+    return items
+
+
+def to_do(items: Sequence[Item], rankings: Iterable[Ranking], annotator: str, criterion: str) -> list[Item]:
+    """The items that ``annotator`` has not ranked under ``criterion``."""
+    done = {
+        (ranking.prompt_id, frozenset(ranking.shown_order or [c for tier in ranking.tiers for c in tier]))
+        for ranking in current_rankings(rankings)
+        if ranking.annotator == annotator and ranking.criterion == criterion
+    }
+    return [item for item in items if (item[0].id, frozenset(answer.id for answer in item[1])) not in done]
+
+
+def stored_rankings(path: Path) -> tuple[Ranking, ...]:
+    """The rankings of a file, none when there is no file yet."""
+    return tuple(ranking for _, ranking in read_records(path, Ranking)) if path.exists() else ()
 
 
 def parse_order(text: str, count: int) -> tuple[tuple[int, ...], ...]:
@@ -140,9 +165,8 @@ class _Session:
         self.console, self.clock = console, clock
         self.read = read or (lambda question: console.input(Text(question)))
         self.live: set[str] = set()
-        self.skipped: set[str] = set()
 
-    def run(self, items: Sequence[tuple[Prompt, tuple[Completion, ...]]]) -> None:
+    def run(self, items: Sequence[Item]) -> None:
         position = 0
         while position < len(items):
             prompt, answers = items[position]
@@ -197,7 +221,7 @@ class _Session:
     ) -> None:
         created_at = self.clock.now().isoformat(timespec="milliseconds")
         ranking = Ranking(
-            id=content_id(prompt.id, self.annotator, self.criterion, created_at, repr(tiers)),
+            id=content_id(prompt.id, self.annotator, self.criterion, created_at, repr((tiers, none_acceptable))),
             prompt_id=prompt.id,
             tiers=tuple(tuple(shown[i].id for i in tier) for tier in tiers),
             annotator=self.annotator,
@@ -210,14 +234,12 @@ class _Session:
         append_record(self.path, ranking)
         if tiers or none_acceptable:
             self.live.add(prompt.id)
-            self.skipped.discard(prompt.id)
 
     def _skip(self, prompt: Prompt, shown: Sequence[Completion]) -> None:
         if prompt.id in self.live:
             # A ranking without tiers withdraws the one that undo came back to.
             self._keep(prompt, shown, (), False, self.clock.seconds())
             self.live.remove(prompt.id)
-        self.skipped.add(prompt.id)
 
     def _shuffled(self, prompt: Prompt, answers: Sequence[Completion]) -> tuple[Completion, ...]:
         digest = hashlib.sha256(f"{self.seed}\x1f{self.annotator}\x1f{prompt.id}".encode()).digest()
@@ -235,30 +257,3 @@ class _Session:
 
     def _complain(self, reason: str) -> None:
         self.console.print(Text(reason, style="yellow"))
-
-
-def _items(prompts: Iterable[Prompt], completions: Iterable[Completion]) -> list[tuple[Prompt, tuple[Completion, ...]]]:
-    by_prompt: dict[str, list[Completion]] = {}
-    for completion in completions:
-        by_prompt.setdefault(completion.prompt_id, []).append(completion)
-    items = [(prompt, tuple(by_prompt.get(prompt.id, ()))) for prompt in prompts]
-    for prompt, answers in items:
-        if len(answers) > len(LETTERS):
-            raise InputError(
-                f"prompt {prompt.id}: has {len(answers)} completions; the terminal ranks at most {len(LETTERS)}"
-            )
-    items = [(prompt, answers) for prompt, answers in items if len(answers) > 1]
-    if not items:
-        raise InputError("completions: no prompt has two or more; sample at least two completions for each prompt")
-    return items
-
-
-def _done(path: Path, annotator: str, criterion: str) -> set[tuple[str, frozenset[str]]]:
-    if not path.exists():
-        return set()
-    rankings = current_rankings(ranking for _, ranking in read_records(path, Ranking))
-    return {
-        (r.prompt_id, frozenset(r.shown_order or [c for tier in r.tiers for c in tier]))
-        for r in rankings
-        if r.annotator == annotator and r.criterion == criterion
-    }
