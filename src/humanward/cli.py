@@ -293,7 +293,8 @@ def main() -> None:
         _fail(str(error), 2, debug)
     except KeyboardInterrupt:
         print(
-            f"\nstopped after {time.monotonic() - started:.0f} s; finished stages are kept: the same command goes on from there",
+            f"\nstopped after {time.monotonic() - started:.0f} s; finished stages are kept: "
+            "the same command goes on from there",
             file=sys.stderr,
         )
         sys.exit(130)

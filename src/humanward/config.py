@@ -85,7 +85,8 @@ class FeedbackConfig(Section):
     prompts: int = Field(300, ge=2, description="prompts to sample completions for, at most")
     gold: str = Field("demo/detector", description="classifier that simulated annotators follow, with noise")
     gold_label: str = "nothate"
-    annotators: int = Field(3, ge=1, description="simulated annotators; each ranks its own share of the prompts")
+    annotators: int = Field(3, ge=1, description="simulated annotators")
+    overlap: int = Field(1, ge=1, description="how many of them rank each prompt")
     noise: float = Field(
         0.5, ge=0, description="standard deviation of an annotator's error, in units of the gold logit"
     )
@@ -93,6 +94,8 @@ class FeedbackConfig(Section):
 
     @model_validator(mode="after")
     def _path(self) -> FeedbackConfig:
+        if self.overlap > self.annotators:
+            raise ValueError(f"overlap={self.overlap} is more than annotators={self.annotators}; lower it")
         if self.source in ("rankings", "preferences") and self.path is None:
             raise ValueError(f"source = {self.source!r} needs path; name the file")
         return self
@@ -171,7 +174,8 @@ class PPOConfig(Section):
                 raise ValueError(f"{small}={a} does not divide {large}={b}; choose a divisor of {b}")
         if self.critic_warmup_steps >= self.steps:
             raise ValueError(
-                f"critic_warmup_steps={self.critic_warmup_steps} leaves none of steps={self.steps} for the policy; lower it"
+                f"critic_warmup_steps={self.critic_warmup_steps} leaves none of steps={self.steps} for the policy; "
+                "lower it"
             )
         return self
 

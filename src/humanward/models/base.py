@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import peft
 import torch
@@ -16,7 +17,7 @@ from humanward.config import LoraConfig
 from humanward.errors import InputError
 from humanward.models import states
 from humanward.models.loading import Loaded
-from humanward.models.logprobs import token_statistics
+from humanward.models.logprobs import LogitsOf, token_statistics
 from humanward.models.tokens import Tokens, make_tokens
 from humanward.records import Message, Prompt
 
@@ -44,7 +45,8 @@ class SharedBase:
         self.device = loaded.model.device
         self.vocabulary: int = loaded.model.get_input_embeddings().weight.shape[0]
         self.width: int = loaded.model.get_output_embeddings().weight.shape[1]
-        self._peft: peft.PeftModel | None = None
+        # Any, because PEFT hands its methods through to the base by __getattr__.
+        self._peft: Any = None
         self._role = "reference"
         self._reference_adapter: str | None = None
         self._own_head = self._head_is_plain()
@@ -66,7 +68,12 @@ class SharedBase:
         targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
         task = peft.TaskType.SEQ_2_SEQ_LM if self.model.config.is_encoder_decoder else peft.TaskType.CAUSAL_LM
         config = peft.LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, bias="none", task_type=task
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            target_modules=targets,
+            lora_dropout=0.0,
+            bias="none",
+            task_type=task,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -185,7 +192,8 @@ class SharedBase:
         """(log-probabilities (B, R), entropies (B, R), states (B, R + 1, D)) of the present role, one trunk forward."""
         if self._own_head:
             hidden = self.states(tokens)
-            source, logits_of = hidden[:, :-1], self.logits
+            source = hidden[:, :-1]
+            logits_of: LogitsOf = self.logits
         else:
             with self._autocast():
                 hidden, logits = states.own_logits(self.model, tokens)
@@ -203,7 +211,7 @@ class SharedBase:
 
     @torch.no_grad()
     def _head_is_plain(self) -> bool:
-        """Whether the output matrix on the trunk's state gives the model's own logits (no cap, scale or bias of its own)."""
+        """Whether the output matrix on the trunk's state gives the model's own logits: no cap, no scale."""
         if self.model.get_output_embeddings() is None:
             raise InputError(
                 f"{self.name}: has no language-model head; name a causal or encoder-decoder language model"

@@ -117,7 +117,7 @@ def load_model(config: ModelConfig) -> Loaded:
     with readable_errors(config.policy, "model"):
         model_config = AutoConfig.from_pretrained(path, **options)
         family = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
-        model = family.from_pretrained(
+        model: Any = family.from_pretrained(
             path, dtype=pick_dtype(config.dtype, device), use_safetensors=True, config=model_config, **options
         )
     with readable_errors(config.policy, "tokenizer"):

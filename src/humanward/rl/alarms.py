@@ -18,8 +18,8 @@ def kl_at_start(
         return None
     kl = float(torch.where(mask, logprobs - ref_logprobs, 0.0).sum(1).mean())
     return (
-        f"KL is {kl:.3f} nats a sequence before the first update (largest token difference {float(difference.max()):.3g}), "
-        "but policy and reference should be one model: look for dropout left on, a wrong reference adapter, "
+        f"KL is {kl:.3f} nats a sequence before the first update (largest token difference "
+        f"{float(difference.max()):.3g}), but policy and reference should be one model: look for dropout left on, a wrong reference adapter, "
         "padding or position ids that differ, or a sampling filter applied to one of them"
     )
 
@@ -43,8 +43,8 @@ def during(metrics: dict[str, float]) -> list[str]:
     lines = []
     if metrics["ppo/sequence_kl"] < -1.0:
         lines.append(
-            f"KL is {metrics['ppo/sequence_kl']:.2f} nats a sequence: sampled tokens are less probable under the policy "
-            "than under the reference, which only a sampling filter or a suppressed end token explains"
+            f"KL is {metrics['ppo/sequence_kl']:.2f} nats a sequence: sampled tokens are less probable under the "
+            "policy than under the reference, which only a sampling filter or a suppressed end token explains"
         )
     if metrics["ppo/score_std"] < 1e-6:
         lines.append("all scores of a rollout are equal: the reward tells nothing apart (saturated, or a constant)")
@@ -54,6 +54,7 @@ def during(metrics: dict[str, float]) -> list[str]:
         lines.append(f"{metrics['ppo/clip_fraction']:.0%} of the tokens are clipped: lower ppo.learning_rate")
     if metrics["ppo/entropy"] < 0.1:
         lines.append(
-            f"entropy has fallen to {metrics['ppo/entropy']:.3f} nats a token: the policy repeats itself; raise ppo.kl_coef"
+            f"entropy has fallen to {metrics['ppo/entropy']:.3f} nats a token: the policy repeats itself; "
+            "raise ppo.kl_coef"
         )
     return lines

@@ -33,8 +33,8 @@ class FixedKL:
 class AdaptiveKL:
     """coef *= 1 + clip(KL / target - 1, -.2, .2) * episodes / horizon, after every step.
 
-    ``target`` in nats a sequence, ``horizon`` in episodes. Source: Ziegler et al. 2019 (arXiv 1909.08593), section 2.2, and
-    openai/lm-human-preferences `train_policy.py: AdaptiveKLController`.
+    ``target`` in nats a sequence, ``horizon`` in episodes. Source: Ziegler et al. 2019 (arXiv 1909.08593), section
+    2.2, and openai/lm-human-preferences `train_policy.py: AdaptiveKLController`.
     """
 
     def __init__(self, coef: float, target: float, horizon: int) -> None:

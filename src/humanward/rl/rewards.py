@@ -10,7 +10,7 @@ from humanward.rl.kl import k1
 def final_scores(
     scores: torch.Tensor, ended: torch.Tensor, *, missing_eos_penalty: float | None, clip: float | None
 ) -> torch.Tensor:
-    """(B,) scores as PPO uses them: clipped to +-``clip``, then lowered by the penalty where the response was cut off."""
+    """(B,) scores as PPO uses them: clipped to +-``clip``, then lowered by the penalty where a response was cut off."""
     if clip is not None:
         scores = scores.clamp(-clip, clip)
     if missing_eos_penalty is None:

@@ -116,7 +116,7 @@ class PPOTrainer:
     # --- learning ------------------------------------------------------------------------------------------------
 
     def _learn(self, rollout: Rollout) -> Metrics:
-        """All epochs over a rollout, one optimizer step for each minibatch; stops early when the policy moves too far."""
+        """All epochs over a rollout, one optimizer step for each minibatch; fewer when the policy moves too far."""
         config, warmup = self.config, self.steps_done < self.config.critic_warmup_steps
         updates: list[Metrics] = []
         for _epoch in range(config.epochs):
@@ -223,8 +223,8 @@ class PPOTrainer:
         inputs |= {"values": batch.values, "advantages": batch.advantages, "returns": batch.returns}
         broken = [name for name, x in inputs.items() if not bool(torch.isfinite(x).all())]
         return (
-            f"the {thing} is not finite at step {self.steps_done + 1} (prompt groups {sorted(set(batch.group.tolist()))[:8]}; "
-            f"not finite among the inputs: {', '.join(broken) or 'none'}); no weight was changed"
+            f"the {thing} is not finite at step {self.steps_done + 1} (prompts {sorted(set(batch.group.tolist()))[:8]} of the "
+            f"rollout; not finite among the inputs: {', '.join(broken) or 'none'}); no weight was changed"
         )
 
     def snapshot(self) -> dict[str, torch.Tensor]:

@@ -52,8 +52,8 @@ def run_align(run: Run) -> None:
             tracker.at(step + 1, live_words(metrics))
             if metrics["ppo/sequence_kl"] > config.kl_budget:
                 alarm(
-                    f"step {step + 1}: KL {metrics['ppo/sequence_kl']:.2f} is above ppo.kl_budget = {config.kl_budget}; "
-                    "training stopped and the last policy within the budget was kept"
+                    f"step {step + 1}: KL {metrics['ppo/sequence_kl']:.2f} is above ppo.kl_budget = "
+                    f"{config.kl_budget}; training stopped and the last policy within the budget was kept"
                 )
                 trainer.restore(within)
                 stopped = True

@@ -94,7 +94,8 @@ class Run:
             folder = Path(given) if given else self.folder.file("reward_model")
             if not given and not folder.exists():
                 raise InputError(
-                    f"{self.folder.path}: has no trained reward model; run `humanward reward train --run {self.folder.path}`"
+                    f"{self.folder.path}: has no trained reward model; "
+                    f"run `humanward reward train --run {self.folder.path}`"
                 )
             self._reward_model = load_reward_model(self.base(), folder)
         return self._reward_model
@@ -129,8 +130,8 @@ def prepare_prompts(run: Run) -> dict[str, int]:
         else:
             raise InputError(
                 f"prompt {prompt.id} ({prompt.text[:40]!r}...): {count} tokens, more than the {limit} that fit "
-                f"(model.max_prompt_tokens, and {base.context} of context less {run.config.sampling.max_new_tokens} for "
-                "the response); shorten it, raise model.max_prompt_tokens, or set model.long_prompts = 'drop'"
+                f"(model.max_prompt_tokens, and {base.context} of context less {run.config.sampling.max_new_tokens} "
+                "for the response); shorten it, raise model.max_prompt_tokens, or set model.long_prompts = 'drop'"
             )
     for count, what in ((read.duplicates, "duplicate prompts"), (long, f"prompts longer than {limit} tokens")):
         if count:

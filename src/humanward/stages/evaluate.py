@@ -41,7 +41,9 @@ def run_evaluate(run: Run) -> None:
     sides: dict[str, Answers] = {}
     with run.reporter.track("evaluate", 2 * len(asked)) as tracker:
         for offset, (side, role) in enumerate((("before", "reference"), ("after", "policy"))):
-            sides[side] = answer(run, base, role, asked, lambda done, o=offset: tracker.at(o * len(asked) + done, side))
+            sides[side] = answer(
+                run, base, role, asked, lambda done, o=offset, s=side: tracker.at(o * len(asked) + done, s)
+            )
     rows = [[] for _ in sides]  # type: list[list[Answer]]
     for answers, out in zip(sides.values(), rows, strict=True):
         scores = {name: source.score(asked, answers.texts) for name, source in rewards.items()}

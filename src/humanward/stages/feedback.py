@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from humanward.errors import InputError
 from humanward.feedback import files
 from humanward.feedback.formats import import_files
-from humanward.feedback.simulated import SimulatedAnnotator
+from humanward.feedback.simulated import simulate
 from humanward.feedback.terminal import rank_in_terminal
 from humanward.preferences import PreferenceSet, check_straddling, derive_preferences
 from humanward.prompts import split_prompts
@@ -59,7 +60,7 @@ def run_feedback(run: Run) -> None:
 
 
 def _rankings(run: Run) -> tuple[Sequence[Prompt], Sequence[Completion], Sequence[Ranking]]:
-    source, config = run.config.feedback.source, run.config.feedback
+    source = run.config.feedback.source
     if source == "rankings":
         feedback = _imported(run)
         write_jsonl(run.folder.file(files.COMPLETIONS), feedback.completions)
@@ -68,34 +69,42 @@ def _rankings(run: Run) -> tuple[Sequence[Prompt], Sequence[Completion], Sequenc
     answered = {c.prompt_id for c in completions}
     prompts = [p for p in run.prompts("train") if p.id in answered]
     if source == "terminal":
-        return prompts, completions, rank_in_terminal(prompts, completions, run.folder.file(files.RANKINGS))
+        session = rank_in_terminal(
+            prompts, completions, run.folder.file(files.RANKINGS), annotator=_user(), seed=run.config.seed
+        )
+        if session.ranked < 2 and session.remaining:
+            raise InputError(
+                f"{run.folder.path}: {session.ranked} prompts ranked, {session.remaining} left; rank at least two "
+                "(the same command goes on where you stopped)"
+            )
+        return prompts, completions, [r for _, r in files.read_records(run.folder.file(files.RANKINGS), Ranking)]
     return prompts, completions, simulated_rankings(run, prompts, completions)
 
 
-def simulated_rankings(run: Run, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Ranking]:
-    """Rankings by simulated annotators who follow the gold classifier with noise; each takes its share of the prompts."""
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "me"
+
+
+def simulated_rankings(run: Run, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> tuple[Ranking, ...]:
+    """Rankings by simulated annotators who follow the gold classifier with noise."""
     config, gold = run.config.feedback, run.classifier("gold")
 
     def score(asked: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
         return gold.score(asked, texts).double().numpy()
 
-    by_prompt: dict[str, list[Completion]] = {}
-    for completion in completions:
-        by_prompt.setdefault(completion.prompt_id, []).append(completion)
-    rankings: list[Ranking] = []
-    with run.reporter.track("rank (simulated)", config.annotators) as tracker:
-        for number in range(config.annotators):
-            annotator = SimulatedAnnotator(
-                name=f"simulated-{number + 1}",
-                gold=score,
-                noise=config.noise,
-                tie_width=config.tie_width,
-                seed=run.config.seed,
-            )
-            share = [p for p in prompts[number :: config.annotators] if p.id in by_prompt]
-            rankings += annotator.rank(share, [by_prompt[p.id] for p in share])
-            tracker.at(number + 1, f"{len(rankings)} prompts ranked")
-    return rankings
+    return simulate(
+        prompts,
+        completions,
+        score,
+        annotators=config.annotators,
+        overlap=config.overlap,
+        noise=config.noise,
+        tie_width=config.tie_width,
+        seed=run.config.seed,
+    )
 
 
 def _imported(run: Run) -> files.Feedback:
