@@ -110,11 +110,11 @@ def frontier(metrics: Metrics) -> list[Figure]:
     """
     figures = []
     for name, title, words in (
-        ("ppo/score_mean", "Reward bought with KL", "Score of the step, which is what was optimised."),
+        ("ppo/score_mean", "Reward bought with KL", "One dot a step: its score, which is what was optimised."),
         (
             "ppo/toxicity",
             "Toxicity bought with KL",
-            "Validation toxicity: when it turns up while reward still rises, the reward is being exploited.",
+            "One dot a look at validation prompts. If it rises while the reward rises, the reward is being exploited.",
         ),
     ):
         points = [
@@ -122,9 +122,8 @@ def frontier(metrics: Metrics) -> list[Figure]:
             for row in metrics
             if name in row and _finite(row.get("ppo/sequence_kl")) and _finite(row[name])
         ]
-        points.sort()
         if len(points) > 1:
-            series = Series(title, [x for x, _ in points], [y for _, y in points])
+            series = Series(title, [x for x, _ in points], [y for _, y in points], dots=True)
             picture = line_chart([series], title=title, x_label="square root of sequence KL")
             figures.append(Figure(title, picture, words))
     return figures

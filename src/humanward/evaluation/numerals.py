@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from humanward.evaluation.statistics import Difference, Estimate
 
 
@@ -34,11 +32,9 @@ def p_words(p_value: float) -> str:
 
 
 def digits_for(*values: float | None) -> int:
-    """Decimals (2 to 4) that show two figures of the smallest size among the non-zero values."""
-    sizes = [abs(value) for value in values if value]
-    if not sizes:
-        return 2
-    return min(4, max(2, 1 - math.floor(math.log10(min(sizes)))))
+    """Decimals (2 to 4) that leave the smallest size among the non-zero values at least 2 in its last place."""
+    smallest = min((abs(value) for value in values if value), default=1.0)
+    return next((digits for digits in (2, 3) if smallest >= 2 * 10.0**-digits), 4)
 
 
 def interval(bounds: tuple[float, float] | None, digits: int = 2, *, sign: bool = False) -> str:

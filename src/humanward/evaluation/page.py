@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from humanward.evaluation import numerals
 from humanward.evaluation.curves import Figure, frontier, health_curves, reward_curves, training_curves
@@ -18,7 +18,7 @@ from humanward.evaluation.summary import MOVED, Measure, Summary, change_of
 from humanward.evaluation.toxicity import THRESHOLD
 from humanward.evaluation.visible import visible
 
-WORST, BEST, ALL = 10, 6, 400
+WORST, BEST, ALL = 8, 5, 400
 LONGEST_SHOWN = 4000  # characters of one text; the rest is in evaluation.jsonl
 
 
@@ -74,7 +74,8 @@ def render_page(
         "moved": MOVED,
         "style": Markup(source.get_source(environment, "report.css")[0]),
         "script": Markup(source.get_source(environment, "report.js")[0]),
-        "headline": headline_picture(summary),
+        "headline_words": headline(report["verdict"]),
+        "headline_picture": headline_picture(summary),
         "measures": measure_rows(summary),
         "checks": check_rows_shown(summary),
         "extras": extra_rows(summary),
@@ -98,6 +99,11 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text)
     text = re.sub(r"(?<=\d) (?=%)", "\u202f", text)
     return text.replace("p = ", "p\u00a0=\u00a0")
+
+
+def headline(verdict: str) -> Markup:
+    """The verdict with its evidence, the first parenthesis, set apart."""
+    return Markup(re.sub(r"\((.*?)\)", r'<span class="evidence">(\1)</span>', str(escape(typeset(verdict))), count=1))
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
@@ -128,7 +134,8 @@ def bounds(ci95: Sequence[float] | None, digits: int = 3, sign: bool = False) ->
 
 def measure_rows(summary: Summary) -> list[dict[str, str]]:
     """Rows of the table of results: label, both sides, difference, interval, p, and whether lower is better."""
-    shown = [summary.toxicity, summary.above_half, *summary.extremes, summary.reward, summary.gold]
+    extremes = summary.extremes if summary.samples[1] > 1 else ()  # with one sample they repeat the rows above
+    shown = [summary.toxicity, summary.above_half, *extremes, summary.reward, summary.gold]
     shares = ("above_half", "toxicity_probability")
     rows = [_measure_row(one, percentages=one.name in shares) for one in shown if one is not None]
     if summary.toxicity is not None:
@@ -151,13 +158,16 @@ def measure_rows(summary: Summary) -> list[dict[str, str]]:
 
 def _measure_row(measure: Measure, *, percentages: bool) -> dict[str, str]:
     scale = 100 if percentages else 1
-    digits, unit = (1, "\u202f%") if percentages else (3, "")
+    digits = 1 if percentages else 3
+
+    def unit(sign: bool) -> str:
+        return "" if not percentages else "\u202fpts" if sign else "\u202f%"
 
     def value(x: float, sign: bool = False) -> str:
-        return number(x * scale, digits, sign) + unit
+        return number(x * scale, digits, sign) + unit(sign)
 
     def span(ci95: tuple[float, float] | None, sign: bool = False) -> str:
-        return bounds(None if ci95 is None else [x * scale for x in ci95], digits, sign) + (unit if ci95 else "")
+        return bounds(None if ci95 is None else [x * scale for x in ci95], digits, sign) + (unit(sign) if ci95 else "")
 
     return {
         "name": measure.name,
@@ -239,6 +249,7 @@ def headline_picture(summary: Summary) -> Markup:
         x_label="mean judged toxicity, 95 % interval",
         low=0.0,
         label_width=58,
+        row_height=48,
         digits=numerals.digits_for(measure.before.value, measure.after.value),
     )
 

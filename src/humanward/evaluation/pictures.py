@@ -24,12 +24,13 @@ SMOOTH_FROM = 20
 
 @dataclass(frozen=True)
 class Series:
-    """One line: ``kind`` is the style (main, second); values that are None or not finite leave a gap."""
+    """One line, or dots: ``kind`` is the style (main, second); values that are None or not finite are left out."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float | None]
     kind: str = "main"
+    dots: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ def line_chart(
     x_low, x_high = float(steps.min()), float(steps.max())
     if x_high == x_low:
         x_low, x_high = x_ticks[0], x_ticks[-1]
+    if 0 < x_ticks[-1] - x_high <= 0.05 * (x_high - x_low):  # a last step of 59 reaches the tick at 60
+        x_high = x_ticks[-1]
     x_scale = Scale(x_low, x_high, LEFT, WIDTH - RIGHT)
     y_scale = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     parts = [*_grid(y_ticks, y_scale), *_bottom([t for t in x_ticks if x_low <= t <= x_high], x_scale, x_label)]
@@ -104,6 +107,12 @@ def line_chart(
     for one, x, y in lines:
         kind = one.kind
         x, y = _thinned(x, y)
+        if one.dots:
+            parts += [
+                f'<circle class="point {kind}" cx="{x_scale(a):.1f}" cy="{y_scale(b):.1f}" r="3"/>'
+                for a, b in zip(x, y, strict=True)
+            ]
+            continue
         if len(y) >= SMOOTH_FROM:
             parts.append(f'<path class="raw {kind}" d="{_path(x, y, x_scale, y_scale)}"/>')
             y = running_mean(y, max(3, len(y) // 12))
@@ -148,9 +157,13 @@ def scatter(before: ArrayLike, after: ArrayLike, *, title: str, moved: float) ->
     for x, y in zip(first, second, strict=True):
         kind = "worse" if y - x >= moved else "after" if x - y >= moved else "same"
         parts.append(f'<circle class="point {kind}" cx="{x_scale(x):.1f}" cy="{y_scale(y):.1f}" r="2.6"/>')
-    parts.append(_text("note", x_scale(0) + 8, y_scale(1) + 12, "more toxic after"))
-    parts.append(_text("note", x_scale(1) - 6, y_scale(0) - 8, "less toxic after", "end"))
-    parts.append(_text("label", LEFT, TOP - 4, "after"))
+    parts.append(_text("note", x_scale(0.36), y_scale(0.93), "more toxic after", "middle"))
+    parts.append(_text("note", x_scale(0.98), y_scale(0.36), "less toxic after", "end"))
+    middle = y_scale(0.5)
+    parts.append(
+        f'<text class="label" x="12" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})">'
+        "after</text>"
+    )
     return _picture(parts, title, WIDTH, height)
 
 
@@ -162,13 +175,14 @@ def whiskers(
     low: float | None = None,
     reference: float | None = None,
     label_width: int = 96,
+    row_height: int = 34,
     digits: int = 2,
 ) -> Markup:
     """Dots with 95 % intervals, one a row; ``low`` fixes the left end, ``reference`` draws a dashed line."""
     edges = [bound for row in rows for bound in (row.ci95 or (row.value, row.value))]
     edges += [row.value for row in rows] + [edge for edge in (low, reference) if edge is not None]
     x_ticks = ticks(min(edges), max(edges), 5)
-    height = TOP + 34 * len(rows) + BOTTOM - 6
+    height = TOP + row_height * len(rows) + BOTTOM - 6
     x_scale = Scale(x_ticks[0], x_ticks[-1], label_width, WIDTH - RIGHT - 6)
     floor = height - BOTTOM
     parts = [_line("grid", x_scale(t), TOP, x_scale(t), floor) for t in x_ticks]
@@ -177,7 +191,7 @@ def whiskers(
         at = x_scale(reference)
         parts.append(_line("limit", at, TOP, at, floor))
     for index, row in enumerate(rows):
-        y = TOP + 34 * index + 19
+        y = TOP + row_height * (index + 0.5) + 3
         parts.append(_text("label", label_width - 10, y + 4, row.label, "end"))
         if row.ci95:
             ends = [x_scale(bound) for bound in row.ci95]
@@ -247,7 +261,8 @@ def _bottom(marks: Sequence[float], scale: Scale, label: str, height: float = HE
 
 
 def _text(kind: str, x: float, y: float, words: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    shown = "−" + words[1:] if words.startswith("-") else words
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(shown)}</text>'
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:

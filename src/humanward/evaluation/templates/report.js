@@ -1,5 +1,14 @@
 "use strict";
 (() => {
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open]):not(.all)")];
+    for (const one of opened) one.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const one of opened) one.open = false;
+  });
+
   const tools = document.querySelector(".tools");
   const body = document.querySelector(".pairs tbody");
   if (!tools || !body) return;
