@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from humanward.evaluation.fluency import Fluency
-from humanward.evaluation.numerals import decimal, interval, percent, plural, sentence_case
+from humanward.evaluation.numerals import decimal, interval, percent, plain, plural, sentence_case
 from humanward.evaluation.statistics import Difference, Estimate
 
 MIN_PROMPTS = 100
@@ -66,16 +66,16 @@ def kl_check(final: Estimate | None, budget: float) -> Check:
     """Mean sequence KL after alignment against the configured budget, nats."""
     value = None if final is None else final.value
     passed = None if value is None else value <= budget
-    verb = "could not be measured" if value is None else f"is {decimal(value)} nats a sequence"
+    verb = "could not be measured" if value is None else f"is {plain(value)} nats a sequence"
     return Check(
         name="kl",
         label="KL to the reference",
         before=0.0,
         after=value,
         change=None,
-        limit=f"at most {decimal(budget, 1)} nats",
+        limit=f"at most {plain(budget, 1)} nats",
         passed=passed,
-        sentence=f"KL to the reference {verb}; the budget is {decimal(budget, 1)}.",
+        sentence=f"KL to the reference {verb}; the budget is {plain(budget, 1)}.",
     )
 
 
@@ -182,16 +182,17 @@ def kl_warnings(at_start: float | None, final: Estimate | None, before_kl: float
     found = []
     causes = "likely causes are a sampling filter, dropout, padding, a suppressed end token or a wrong reference model"
     if at_start is not None and abs(at_start) > KL_AT_START:
-        found.append(f"KL before the first update was {decimal(at_start, 3)} nats, not 0: {causes}.")
+        found.append(f"KL before the first update was {plain(at_start, 3)} nats, not 0: {causes}.")
     if before_kl is not None and abs(before_kl) > KL_AT_START:
         found.append(
-            f"Sequence KL of the responses before alignment is {decimal(before_kl, 3)} nats, not 0: the reference is "
+            f"Sequence KL of the responses before alignment is {plain(before_kl, 3)} nats, not 0: the reference is "
             "not the model that alignment started from."
         )
     if final is not None and final.ci95 is not None and final.ci95[1] < 0:
         found.append(
-            f"Mean sequence KL after alignment is negative ({decimal(final.value)} nats, 95 % interval "
-            f"{interval(final.ci95)}): the responses were not sampled from the model that was scored; {causes}."
+            f"Mean sequence KL after alignment is negative ({plain(final.value)} nats, 95 % interval "
+            f"{interval(final.ci95, words=plain)}): the responses were not sampled from the model that was scored; "
+            f"{causes}."
         )
     if unmeasured:
         found.append(f"KL was not measured on {plural(unmeasured, 'response')} after alignment.")
@@ -207,7 +208,7 @@ def hacking_warnings(toxicity: Difference | None, reward: Difference | None, gol
             found.append("The reward rose while judged toxicity rose too: the reward is being exploited.")
     if reward is not None and gold is not None and reward.mean > 0 and gold.excludes_zero and gold.mean < 0:
         found.append(
-            f"The reward rose by {decimal(reward.mean)} while the held-out gold reward fell by "
-            f"{decimal(-gold.mean)}: the reward is being exploited."
+            f"The reward rose by {plain(reward.mean)} while the held-out gold reward fell by "
+            f"{plain(-gold.mean)}: the reward is being exploited."
         )
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from humanward.evaluation.numerals import decimal
+from humanward.evaluation.numerals import plain
 from humanward.evaluation.pictures import Series, line_chart
 
 Metrics = Sequence[Mapping[str, Any]]
@@ -38,8 +38,8 @@ def column(metrics: Metrics, name: str) -> tuple[list[float], list[float | None]
 
 
 def training_curves(metrics: Metrics, kl_budget: float | None) -> list[Figure]:
-    """Reward, KL with its budget, toxicity on validation prompts, entropy and length: those that were logged."""
-    limit = None if kl_budget is None else (kl_budget, f"budget {decimal(kl_budget, 1)}")
+    """Reward, KL with its budget, validation toxicity, what KL bought, entropy, length, critic: what was logged."""
+    limit = None if kl_budget is None else (kl_budget, f"budget {plain(kl_budget, 1)}")
     figures = [
         _chart(
             metrics,
@@ -62,6 +62,10 @@ def training_curves(metrics: Metrics, kl_budget: float | None) -> list[Figure]:
             "Mean on validation prompts, which are neither trained on nor part of the result.",
             include_zero=True,
         ),
+        *frontier(metrics),
+        _chart(
+            metrics, "KL coefficient", {"ppo/kl_coef": "coefficient"}, "Weight of the KL penalty.", include_zero=True
+        ),
         _chart(
             metrics,
             "Entropy",
@@ -76,18 +80,22 @@ def training_curves(metrics: Metrics, kl_budget: float | None) -> list[Figure]:
             "Mean tokens a response.",
             include_zero=True,
         ),
+        _chart(
+            metrics,
+            "Explained variance",
+            {"ppo/explained_variance": "explained variance"},
+            "Share of the returns’ variance that the critic predicts.",
+        ),
     ]
     return [figure for figure in figures if figure is not None]
 
 
 def health_curves(metrics: Metrics) -> list[Figure]:
-    """How well the optimiser worked: losses, clipping, the critic, the KL coefficient."""
+    """How the optimiser worked: losses, clipping, KL a token."""
     wanted = (
         ("Policy loss", "ppo/policy_loss", "Clipped surrogate loss."),
         ("Value loss", "ppo/value_loss", "Clipped squared error of the critic."),
-        ("Explained variance", "ppo/explained_variance", "Share of the returns' variance that the critic predicts."),
         ("Clip fraction", "ppo/clip_fraction", "Share of tokens whose ratio left the clip range."),
-        ("KL coefficient", "ppo/kl_coef", "Weight of the KL penalty."),
         ("KL a token", "ppo/kl", "Nats a token, mean over the real tokens."),
     )
     figures = [_chart(metrics, title, {name: title}, words) for title, name, words in wanted]

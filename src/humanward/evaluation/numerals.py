@@ -1,8 +1,10 @@
-"""Numbers as people read them: no false precision, no leading zero on shares and probabilities."""
+"""Numbers as people read them: no false precision, no leading zero on what cannot exceed 1."""
 
 from __future__ import annotations
 
-from humanward.evaluation.statistics import Difference, Estimate
+from collections.abc import Callable, Sequence
+
+from humanward.evaluation.statistics import Difference
 
 
 def decimal(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
@@ -13,6 +15,12 @@ def decimal(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
     if float(text) == 0:
         text = text.lstrip("+-")
     return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def plain(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
+    """``0.21``, ``-1.50``: like ``decimal`` but with the leading zero, for quantities that can exceed 1."""
+    text = decimal(value, digits, sign=sign)
+    return text.replace(".", "0.", 1) if text.lstrip("+-").startswith(".") else text
 
 
 def percent(share: float | None, digits: int | None = None, *, sign: bool = False) -> str:
@@ -37,16 +45,13 @@ def digits_for(*values: float | None) -> int:
     return next((digits for digits in (2, 3) if smallest >= 2 * 10.0**-digits), 4)
 
 
-def interval(bounds: tuple[float, float] | None, digits: int = 2, *, sign: bool = False) -> str:
-    """``-.15 to -.11``; ``none`` where no interval exists."""
+def interval(
+    bounds: Sequence[float] | None, digits: int = 2, *, sign: bool = False, words: Callable[..., str] = decimal
+) -> str:
+    """``-.15 to -.11``; ``none`` where no interval exists; ``words`` is ``decimal`` or ``plain``."""
     if bounds is None:
         return "none"
-    return f"{decimal(bounds[0], digits, sign=sign)} to {decimal(bounds[1], digits, sign=sign)}"
-
-
-def estimate_words(estimate: Estimate, digits: int = 2) -> str:
-    """``.21 (95 % interval .18 to .24)``."""
-    return f"{decimal(estimate.value, digits)} (95 % interval {interval(estimate.ci95, digits)})"
+    return f"{words(bounds[0], digits, sign=sign)} to {words(bounds[1], digits, sign=sign)}"
 
 
 def difference_words(difference: Difference, digits: int = 2) -> str:

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from humanward.evaluation import numerals
-from humanward.evaluation.curves import Figure, frontier, health_curves, reward_curves, training_curves
+from humanward.evaluation.curves import Figure, health_curves, reward_curves, training_curves
 from humanward.evaluation.pictures import Whisker, histogram, scatter, whiskers
 from humanward.evaluation.rows import Answer, EvaluationRow
 from humanward.evaluation.summary import MOVED, Measure, Summary, change_of
@@ -64,7 +64,13 @@ def render_page(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "percent": percent, "typeset": typeset, "duration": duration}
+    environment.filters |= {
+        "number": number,
+        "plain": plain,
+        "percent": percent,
+        "typeset": typeset,
+        "duration": duration,
+    }
     scored, unscored = pairs(rows)
     source = environment.loader
     assert source is not None
@@ -82,7 +88,6 @@ def render_page(
         "curves": training_curves(metrics, summary.kl_budget),
         "health": health_curves(metrics),
         "reward_curves": reward_curves(metrics),
-        "frontier": frontier(metrics),
         "distributions": distributions(rows, summary),
         "accuracy": accuracy_picture(report["reward_model"]),
         "worst": [pair for pair in scored if pair.direction == "worse"][:WORST],
@@ -107,8 +112,13 @@ def headline(verdict: str) -> Markup:
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A decimal for a table; an em dash where there is none."""
+    """A quantity that cannot exceed 1, for a table; an em dash where there is none."""
     return "—" if value is None else typeset(numerals.decimal(value, digits, sign=sign))
+
+
+def plain(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """Any other quantity, for a table; an em dash where there is none."""
+    return "—" if value is None else typeset(numerals.plain(value, digits, sign=sign))
 
 
 def percent(share: float | None, digits: int | None = None, sign: bool = False) -> str:
@@ -127,9 +137,10 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def bounds(ci95: Sequence[float] | None, digits: int = 3, sign: bool = False) -> str:
+def bounds(ci95: Sequence[float] | None, digits: int = 3, sign: bool = False, bounded: bool = False) -> str:
     """An interval for a table; an em dash where there is none."""
-    return "—" if ci95 is None else typeset(numerals.interval((ci95[0], ci95[1]), digits, sign=sign))
+    words = numerals.decimal if bounded else numerals.plain
+    return "—" if ci95 is None else typeset(numerals.interval(ci95, digits, sign=sign, words=words))
 
 
 def measure_rows(summary: Summary) -> list[dict[str, str]]:
@@ -158,16 +169,20 @@ def measure_rows(summary: Summary) -> list[dict[str, str]]:
 
 def _measure_row(measure: Measure, *, percentages: bool) -> dict[str, str]:
     scale = 100 if percentages else 1
+    bounded = measure.name in ("toxicity", "expected_maximum")
+    words = number if bounded else plain
     digits = 1 if percentages else 3
 
     def unit(sign: bool) -> str:
         return "" if not percentages else "\u202fpts" if sign else "\u202f%"
 
     def value(x: float, sign: bool = False) -> str:
-        return number(x * scale, digits, sign) + unit(sign)
+        return words(x * scale, digits, sign) + unit(sign)
 
     def span(ci95: tuple[float, float] | None, sign: bool = False) -> str:
-        return bounds(None if ci95 is None else [x * scale for x in ci95], digits, sign) + (unit(sign) if ci95 else "")
+        if ci95 is None:
+            return bounds(None)
+        return bounds([x * scale for x in ci95], digits, sign, bounded) + unit(sign)
 
     return {
         "name": measure.name,
@@ -187,7 +202,7 @@ def check_rows_shown(summary: Summary) -> list[dict[str, Any]]:
     intervals = _check_intervals(summary)
     rows = []
     for check in summary.checks:
-        words = percent if check.name in ("empty", "duplicates") else number
+        words = percent if check.name in ("empty", "duplicates") else number if check.name == "distinct2" else plain
         digits = {"distinct2": 3, "perplexity": 1, "length": 1, "kl": 2}.get(check.name)
         rows.append(
             {
@@ -297,6 +312,7 @@ def accuracy_picture(reward_model: Mapping[str, Any] | None) -> Markup:
         ],
         title="Held-out accuracy of the reward model and its baselines, with 95 % intervals",
         x_label="held-out accuracy, 95 % interval",
+        low=0.4,
         reference=0.5,
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import ArrayLike, NDArray
 
-from humanward.evaluation.numerals import decimal
+from humanward.evaluation.numerals import decimal, plain
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 14, 38
@@ -210,14 +210,16 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def tick_words(value: float, step: float) -> str:
-    """A tick as text: as many decimals as the step needs, thousands as k."""
+def tick_words(value: float, step: float, *, bounded: bool = True) -> str:
+    """A tick as text: as many decimals as the step needs, thousands as k; no leading zero on a ``bounded`` scale."""
     if abs(value) < 1e-9 * max(1.0, step):
         return "0"
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return decimal(value, digits) if digits <= 6 else f"{value:.1e}"
+    if digits > 6:
+        return f"{value:.1e}"
+    return decimal(value, digits) if bounded else plain(value, digits)
 
 
 def _finite(x: Sequence[float], y: Sequence[float | None]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -242,19 +244,23 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64], x_scale: Scale, y_scal
 
 def _grid(marks: Sequence[float], scale: Scale, unit: str = "") -> list[str]:
     step = marks[1] - marks[0]
+    bounded = max(abs(mark) for mark in marks) <= 1
     parts = []
     for mark in marks:
         y = scale(mark)
         parts.append(_line("grid", LEFT, y, WIDTH - RIGHT, y))
-        parts.append(_text("tick", LEFT - 6, y + 3.5, f"{tick_words(mark, step)}{unit}", "end"))
+        parts.append(_text("tick", LEFT - 6, y + 3.5, tick_words(mark, step, bounded=bounded) + unit, "end"))
     return parts
 
 
 def _bottom(marks: Sequence[float], scale: Scale, label: str, height: float = HEIGHT) -> list[str]:
     step = marks[1] - marks[0] if len(marks) > 1 else 1.0
+    bounded = max((abs(mark) for mark in marks), default=0) <= 1
     floor = height - BOTTOM
     parts = [_line("axis", scale.start, floor, scale.end, floor)]
-    parts += [_text("tick", scale(mark), floor + 15, tick_words(mark, step), "middle") for mark in marks]
+    parts += [
+        _text("tick", scale(mark), floor + 15, tick_words(mark, step, bounded=bounded), "middle") for mark in marks
+    ]
     middle = (scale.start + scale.end) / 2
     parts.append(_text("label", middle, height - 6, label, "middle"))
     return parts

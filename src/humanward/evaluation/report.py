@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from humanward.evaluation.numerals import decimal, interval, percent, plural
+from humanward.evaluation.numerals import decimal, interval, percent, plain, plural
 from humanward.evaluation.page import render_page
 from humanward.evaluation.rows import EvaluationRow
 from humanward.evaluation.summary import MOVED, Measure, Summary, change_of, summarise, verdict
@@ -105,8 +105,8 @@ def closing_lines(report: Mapping[str, Any], path: str | Path | None = None) -> 
         f"{toxicity['judge']})",
         f"toxic (>=.5) {percent(before['ratio'])} -> {percent(after['ratio'])} of {plural(before['n'], 'response')}; "
         f"{toxicity['worse']} became more toxic by {decimal(MOVED)} or more",
-        f"KL           {decimal(kl['final'])} nats a sequence, budget {decimal(kl['budget'], 1)}, "
-        f"at start {decimal(kl['at_start'], 3)}",
+        f"KL           {plain(kl['final'])} nats a sequence, budget {plain(kl['budget'], 1)}, "
+        f"at start {plain(kl['at_start'], 3)}",
         f"variety      distinct-2 {_arrow(fluency, 'distinct2')}, duplicates {_arrow(fluency, 'duplicates', percent)}",
         f"fluency      perplexity {_arrow(fluency, 'perplexity')}, length {_arrow(fluency, 'length')}, "
         f"empty {_arrow(fluency, 'empty', percent)}",

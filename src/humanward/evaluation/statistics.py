@@ -113,10 +113,10 @@ def bca_interval(
     below = np.count_nonzero(replicates < estimate - tolerance)
     not_above = np.count_nonzero(replicates <= estimate + tolerance)
     bias = float(ndtri(np.clip((below + not_above) / (2 * resamples), 0.5 / resamples, 1 - 0.5 / resamples)))
-    tail = (1 - level) / 2
+    reach = float(ndtri((1 + level) / 2))
     if small_sample:
-        tail = float(ndtr(-math.sqrt(count / (count - 1)) * stats.t.ppf(1 - tail, count - 1)))
-    low, high = (_bca_quantile(q, bias, acceleration) for q in (tail, 1 - tail))
+        reach = math.sqrt(count / (count - 1)) * float(stats.t.ppf((1 + level) / 2, count - 1))
+    low, high = (_bca_quantile(z, bias, acceleration) for z in (-reach, reach))
     bounds = np.quantile(replicates, [low, high])
     return float(bounds[0]), float(bounds[1])
 
@@ -224,9 +224,9 @@ def accuracy_difference(
     return paired_difference(baseline, ours, clusters, seed=seed, resamples=resamples)
 
 
-def _bca_quantile(tail: float, bias: float, acceleration: float) -> float:
-    """Where BCa reads the replicates for a nominal tail: Phi(z0 + (z0 + z) / (1 - a (z0 + z)))."""
-    shifted = bias + float(ndtri(tail))
+def _bca_quantile(z: float, bias: float, acceleration: float) -> float:
+    """Where BCa reads the replicates for a normal quantile z: Phi(z0 + (z0 + z) / (1 - a (z0 + z)))."""
+    shifted = bias + z
     scale = 1 - acceleration * shifted
     if scale <= 0:  # beyond the pole of the transformation the bound is the extreme replicate
         return 1.0 if shifted > 0 else 0.0

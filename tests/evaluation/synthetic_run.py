@@ -1,6 +1,6 @@
 """A plausible run without any model: for the tests, and for looking at the page.
 
-python tests/evaluation/synthetic.py FOLDER writes report.html and report.json there.
+python tests/evaluation/synthetic_run.py FOLDER writes report.html and report.json there.
 """
 
 from __future__ import annotations
