@@ -94,7 +94,7 @@ def _explain(path: Path, error: OSError) -> NoReturn:
 def _json_lines(file: IO[str], name: str) -> Iterator[Row]:
     for number, line in enumerate(file, 1):
         if line.strip():
-            yield _json_row(line, f"{name} line {number}", number)
+            yield _json_row(line.rstrip("\r\n"), f"{name} line {number}", number)
 
 
 def _json_row(line: str, where: str, number: int) -> Row:

@@ -239,7 +239,7 @@ def _alpha(coincidences: Array, levels: Array, metric: Metric) -> float | None:
 
 
 def _nominal(levels: Array, _marginals: Array) -> Array:
-    return (levels[:, None] != levels[None, :]).astype(np.float64)
+    return np.asarray(levels[:, None] != levels[None, :], dtype=np.float64)
 
 
 def _interval(levels: Array, _marginals: Array) -> Array:

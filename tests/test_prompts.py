@@ -1,0 +1,275 @@
+"""prompts: every form that is read, duplicates, bad rows, and a split that never moves a prompt."""
+
+# ruff: noqa: E501  (whole messages stand beside their causes)
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from humanward.errors import InputError
+from humanward.prompts import (
+    PromptFile,
+    check_splits,
+    content_key,
+    make_prompt,
+    opening_key,
+    parse_fractions,
+    parse_messages,
+    read_prompts,
+    split_prompts,
+)
+from humanward.records import Message, Prompt, to_json, write_jsonl
+
+U, A, S = "user", "assistant", "system"
+FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def chat(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def lines(path: Path, *values: object) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    return path
+
+
+def prompt(text: str, split: str = "") -> Prompt:
+    return make_prompt(text, "here", source="test", split=split)
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "turns"),
+    [
+        ({"prompt": "Hi "}, "Hi ", 0),
+        ({"text": "Hi"}, "Hi", 0),
+        ("Hi", "Hi", 0),
+        ({"prompt": {"text": "Hi", "toxicity": 0.1}, "continuation": {"text": "x"}}, "Hi", 0),
+        ({"messages": chat((U, "Hi"))}, "Hi", 0),
+        ({"prompt": chat((S, "Be brief."), (U, "Hi"))}, "Hi", 2),
+        ({"messages": chat((U, "a"), (A, "b"), (U, "c")), "text": ""}, "c", 3),
+        ({"messages": [{"role": U, "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}]}]}, "Hi!", 0),
+        ({"id": 7, "text": "Hi", "category": "x"}, "Hi", 0),
+    ],
+)  # fmt: skip
+def test_forms_of_a_row(row: object, text: str, turns: int, tmp_path: Path) -> None:
+    file = read_prompts(lines(tmp_path / "some.jsonl", row))
+    assert file.duplicates == 0
+    (found,) = file.prompts
+    assert (found.text, len(found.messages), found.source, found.split) == (text, turns, "some", "")
+    assert found.as_messages()[-1] == Message(U, text)
+
+
+def test_our_own_form_is_kept_as_it_is(tmp_path: Path) -> None:
+    own = [
+        Prompt("one", "Hi", (Message(S, "Be brief."), Message(U, "Hi")), "mine", "test"),
+        Prompt("two", "Hello", split="train"),
+    ]
+    write_jsonl(tmp_path / "own.jsonl", own)
+    assert read_prompts(tmp_path / "own.jsonl") == PromptFile(tuple(own), 0)
+
+
+def test_text_csv_and_gzip_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One\n\nTwo\n")
+    with gzip.open(tmp_path / "b.csv.gz", "wt", newline="") as file:
+        csv.writer(file).writerows([["id", "prompt", "note"], ["1", "One, two", "x"], ["2", "Three\nfour", ""]])
+    assert [p.text for p in read_prompts(tmp_path / "a.txt").prompts] == ["One", "Two"]
+    assert [p.text for p in read_prompts(tmp_path / "b.csv.gz").prompts] == ["One, two", "Three\nfour"]
+
+
+def test_ids_depend_on_source_item_and_content_alone(tmp_path: Path) -> None:
+    first = read_prompts(lines(tmp_path / "x.jsonl", {"prompt": "a"}, {"prompt": "b"})).prompts
+    second = read_prompts(lines(tmp_path / "x.jsonl", {"prompt": "b  "}, {"prompt": "c"}, {"prompt": "a"})).prompts
+    assert first[0].id == second[2].id
+    assert first[1].id == second[0].id
+    ids = {make_prompt("a", "x", source=source, item_id=item).id for source, item in (("s", ""), ("s", "1"), ("t", ""))}
+    assert len(ids) == 3
+
+
+def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "x.jsonl",
+        {"prompt": "Hi there"},
+        {"text": " Hi \n there"},
+        {"messages": chat((U, "Hi there"))},
+        {"messages": chat((S, "s"), (U, "Hi there"))},
+        {"prompt": "hi there"},
+        {"prompt": "cafe\u0301"},
+        {"prompt": "caf\u00e9"},
+    )
+    file = read_prompts(path)
+    assert file.duplicates == 3
+    assert [p.text for p in file.prompts] == ["Hi there", "Hi there", "hi there", "cafe\u0301"]
+
+
+def test_a_folder_of_splits(tmp_path: Path) -> None:
+    lines(tmp_path / "train.jsonl", {"prompt": "a"}, {"prompt": "b", "split": "train"})
+    lines(tmp_path / "valid.jsonl", {"prompt": "c"}, {"prompt": "a"})
+    (tmp_path / "test.txt").write_text("d\n")
+    (tmp_path / "README.md").write_text("not read")
+    file = read_prompts(tmp_path)
+    assert [(p.text, p.split) for p in file.prompts] == [
+        ("a", "train"),
+        ("b", "train"),
+        ("c", "validation"),
+        ("d", "test"),
+    ]
+    assert file.duplicates == 1
+    assert {p.source for p in file.prompts} == {tmp_path.name}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "x"}, "line 1: field 'prompt' is missing (found question); name one of messages, prompt, text"),
+        ([1], "line 1: [1] is not an object with a prompt; write one object a line"),
+        ({"prompt": "  "}, "line 1, field 'prompt': is empty; write a text or drop the row"),
+        ({"prompt": 3}, "line 1, field 'prompt': 3 is neither text nor a list of messages; write one of them"),
+        ({"prompt": {"txt": "x"}}, "line 1, field 'prompt.text': None is neither text nor a list of messages; write one of them"),
+        ({"messages": [{"role": "human", "content": "x"}]}, "line 1, field 'messages', message 1: role 'human' is not one of system, user, assistant; rename it"),
+        ({"messages": chat((U, "x"), (U, "y"))}, "line 1, field 'messages', message 2: role 'user' where 'assistant' is due; after an optional system message user and assistant take turns"),
+        ({"messages": chat((S, "x"), (A, "y"))}, "line 1, field 'messages', message 2: role 'assistant' where 'user' is due; after an optional system message user and assistant take turns"),
+        ({"messages": chat((U, "x"), (A, "y"))}, "line 1, field 'messages': the last message is by assistant, not user; drop it from the prompt"),
+        ({"messages": chat((S, "x"))}, "line 1, field 'messages': holds a system message alone; add a user message"),
+        ({"messages": chat((U, " "))}, "line 1, field 'messages', message 1, field 'content': is empty; write a text or drop the row"),
+        ({"messages": ["x"]}, "line 1, field 'messages', message 1: 'x' is not an object with the texts 'role' and 'content'"),
+        ({"messages": [{"role": U, "content": [{"type": "image"}]}]}, "line 1, field 'messages', message 1, field 'content': [{'type': 'image'}] is not text; only text can be used"),
+        ({"prompt": "x", "split": "holdout"}, "line 1, field 'split': 'holdout' is not one of train, validation, test; rename it"),
+        ({"id": "", "text": "x"}, "line 1, field 'id': is empty; give every prompt its own id, or leave the field out"),
+        ({"id": "1", "text": "x", "messages": chat((U, "a"), (A, "b"), (U, "c"))}, "line 1, field 'text': differs from the last user message; make them equal"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_is_named_by_file_line_and_field(row: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_prompts(lines(tmp_path / "x.jsonl", row))
+    assert str(caught.value) == f"{tmp_path}/x.jsonl {message}"
+
+
+def test_bad_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.jsonl: no such file; check the path$"):
+        read_prompts(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match=r"holds no train, validation or test file; name a file, or add e\.g\. train"):
+        read_prompts(tmp_path)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(InputError, match=r"empty\.jsonl: holds no prompts; write at least one a line$"):
+        read_prompts(tmp_path / "empty.jsonl")
+    with pytest.raises(
+        InputError, match=r"x\.jsonl line 2: id 'a' names another prompt already; give every prompt its own$"
+    ):
+        read_prompts(lines(tmp_path / "x.jsonl", {"id": "a", "text": "x"}, {"id": "a", "text": "y"}))
+    lines(tmp_path / "test.jsonl", {"prompt": "a", "split": "train"})
+    with pytest.raises(InputError, match=r"field 'split': 'train' in the file for test; move the line or drop the f"):
+        read_prompts(tmp_path)
+    lines(tmp_path / "test.json", {"prompt": "a"})
+    with pytest.raises(InputError, match=r": test\.json, test\.jsonl are all the test split; keep one of them$"):
+        read_prompts(tmp_path)
+
+
+words = st.text(st.characters(categories=["L"]), min_size=1, max_size=8)
+
+
+@given(st.lists(words, min_size=1, max_size=30, unique_by=str.strip), st.integers(0, 5), st.randoms())
+def test_a_split_depends_on_the_prompt_alone(texts: list[str], seed: int, random) -> None:  # type: ignore[no-untyped-def]
+    prompts = [prompt(text) for text in texts]
+    whole = {p.id: p.split for p in split_prompts(prompts, FRACTIONS, seed)}
+    some = [p for p in prompts if random.random() < 0.5]
+    random.shuffle(some)
+    assert all(whole[p.id] == p.split for p in split_prompts(some, FRACTIONS, seed))
+
+
+def test_shares_come_out_as_asked() -> None:
+    splits = [p.split for p in split_prompts([prompt(f"prompt {i}") for i in range(4000)], FRACTIONS, 3)]
+    # Four standard deviations of a binomial of 4000 and .1: 4 * sqrt(4000 * .1 * .9) = 76; false alarms 6e-5.
+    assert abs(splits.count("test") - 400) < 76
+    assert abs(splits.count("validation") - 400) < 76
+
+
+def test_seeds_give_different_splits() -> None:
+    prompts = [prompt(f"prompt {i}") for i in range(100)]
+    assert split_prompts(prompts, FRACTIONS, 0) != split_prompts(prompts, FRACTIONS, 1)
+
+
+def test_one_split_takes_all_and_a_zero_share_none() -> None:
+    prompts = [prompt(f"prompt {i}") for i in range(200)]
+    assert {p.split for p in split_prompts(prompts, {"train": 0.0, "validation": 1.0, "test": 0.0})} == {"validation"}
+
+
+def test_a_split_that_is_set_stays_and_draws_its_openings_along() -> None:
+    openings = [chat((U, f"opening {i}")) for i in range(50)]
+    fixed = [make_prompt(opening, "x", source="s", split="test") for opening in openings]
+    later = [make_prompt([*opening, *chat((A, "b"), (U, "c"))], "x", source="s") for opening in openings]
+    result = split_prompts([*later, *fixed], {"train": 1.0})
+    assert {p.split for p in result} == {"test"}
+    assert opening_key(later[0]) == "opening 0"
+    assert content_key(later[0]) != content_key(fixed[0])
+
+
+def test_continuations_of_one_chat_stay_together() -> None:
+    prompts = [
+        make_prompt([*chat((U, f"opening {i}")), *chat((A, "b"), (U, "c")) * depth], "x", source="s")
+        for i in range(50)
+        for depth in range(3)
+    ]
+    sides: dict[str, set[str]] = {}
+    for p in split_prompts(prompts, FRACTIONS):
+        sides.setdefault(opening_key(p), set()).add(p.split)
+    assert all(len(found) == 1 for found in sides.values())
+
+
+def test_straddling_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^prompt \w{16}: is in split 'train' and in 'test'; keep it in one of them$"):
+        check_splits([prompt("a", "train"), prompt(" a", "test")])
+    with pytest.raises(
+        InputError, match=r"^prompt \w{16}: split 'dev' is not one of train, validation, test; rename it$"
+    ):
+        check_splits([prompt("a", "dev")])
+
+
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [
+        ({"train": 0.5, "dev": 0.5}, r"^split 'dev': is not one of train, validation, test; rename it$"),
+        ({"train": 1.5, "test": -0.5}, r"^split train=1\.5: a share lies between 0 and 1; choose another$"),
+        ({"train": 0.5}, r"shares sum to 0\.5, not 1; change one$"),
+        ({"train": float("nan")}, r"^split train=nan: a share lies between 0 and 1"),
+    ],
+)
+def test_bad_fractions(fractions: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        split_prompts([prompt("a")], fractions)
+
+
+def test_fractions_as_text() -> None:
+    assert parse_fractions("train=0.9, test=0.1") == {"train": 0.9, "test": 0.1}
+    with pytest.raises(
+        InputError, match=r"^split 'train': 'train' is not NAME=SHARE; write e\.g\. train=0\.9,validation=0\.1$"
+    ):
+        parse_fractions("train")
+
+
+def test_messages_may_be_given_as_records() -> None:
+    turns = (Message(U, "a"), Message(A, "b"), Message(U, "c"))
+    assert parse_messages(turns, "x") == turns
+    made = make_prompt(turns, "x", source="s")
+    assert to_json(made)["messages"][1] == {"role": A, "content": "b"}
+
+
+@pytest.mark.parametrize(
+    ("path", "count", "duplicates"),
+    [
+        ("real_toxicity_prompts/rtp_sample.subset.jsonl.gz", 3892, None),
+        ("xstest/xstest_prompts.csv", 450, 0),
+        ("oasst_en100/prompt_lottery_en_250_text.jsonl.gz", 250, None),
+        ("oasst_en100/en_100_text.jsonl.gz", 100, 0),
+    ],
+)
+def test_real_prompt_files(shared: Path, path: str, count: int, duplicates: int | None) -> None:
+    file = read_prompts(shared / "data" / path)
+    assert len(file.prompts) + file.duplicates == count
+    assert duplicates is None or file.duplicates == duplicates
