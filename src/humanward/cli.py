@@ -15,7 +15,9 @@ import typer
 
 from humanward import __version__
 from humanward.config import RunConfig, load_config, parse_config
+from humanward.demo.cli import app as demo_app
 from humanward.errors import InputError
+from humanward.feedback.commands import app as feedback_app
 
 app = typer.Typer(
     name="humanward",
@@ -27,6 +29,8 @@ app = typer.Typer(
 )
 reward_app = typer.Typer(help="Train, evaluate and use reward models.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(reward_app, name="reward")
+app.add_typer(feedback_app, name="feedback")
+app.add_typer(demo_app, name="demo")
 
 RunOption = Annotated[Path, typer.Option("--run", help="the run directory")]
 OutOption = Annotated[Path, typer.Option("--out", help="the run directory to write; an unfinished one is continued")]
@@ -108,6 +112,21 @@ def sample(
     Example: humanward sample --run runs/mine --config examples/my-preferences.toml
     """
     _stage(("prompts", "sample"), run, config, set_, again, as_json)
+
+
+@feedback_app.command("simulate")
+def feedback_simulate(
+    run: RunOption,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    again: AgainOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank the run's completions as its configuration says (simulated annotators by default) and derive preferences.
+
+    Example: humanward feedback simulate --run runs/mine
+    """
+    _stage(("feedback",), run, config, set_, again, as_json)
 
 
 @reward_app.command("train")

@@ -36,7 +36,7 @@ def run_evaluate(run: Run) -> None:
     asked = [prompt for prompt in prompts for _ in range(config.evaluation.samples)]
     rewards: dict[str, RewardSource] = {"toxicity": run.classifier("judge")}
     rewards["reward"] = run.classifier("reward") if config.reward.source == "classifier" else run.reward_model()
-    if config.feedback.source == "simulated" and config.reward.source == "trained":
+    if run.folder.stages().get("feedback", {}).get("gold") is not None:
         rewards["gold"] = run.classifier("gold")
     sides: dict[str, Answers] = {}
     with run.reporter.track("evaluate", 2 * len(asked)) as tracker:

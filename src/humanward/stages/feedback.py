@@ -51,7 +51,7 @@ def run_feedback(run: Run) -> None:
         time.perf_counter() - started,
         source=source,
         simulated=simulated,
-        gold=run.config.feedback.gold if source == "simulated" else None,
+        gold=run.config.feedback.gold if source == "simulated" and simulated else None,
         pairs=sum(not p.tie for p in preferences),
         ties=sum(p.tie for p in preferences),
         prompts=len({p.prompt_id for p in preferences}),
@@ -65,6 +65,7 @@ def _rankings(run: Run) -> tuple[Sequence[Prompt], Sequence[Completion], Sequenc
         feedback = _imported(run)
         write_jsonl(run.folder.file(files.COMPLETIONS), feedback.completions)
         return feedback.prompts, feedback.completions, feedback.rankings
+    run.folder.facts("sample", f"run `humanward sample --run {run.folder.path}`")
     completions = read_jsonl(run.folder.file(files.COMPLETIONS), Completion)
     answered = {c.prompt_id for c in completions}
     prompts = [p for p in run.prompts("train") if p.id in answered]
@@ -78,7 +79,17 @@ def _rankings(run: Run) -> tuple[Sequence[Prompt], Sequence[Completion], Sequenc
                 "(the same command goes on where you stopped)"
             )
         return prompts, completions, [r for _, r in files.read_records(run.folder.file(files.RANKINGS), Ranking)]
+    present = _rankings_by_people(run)
+    if present:
+        run.reporter.say(f"{len(present)} rankings by people are in the run directory; nobody is simulated")
+        return prompts, completions, present
     return prompts, completions, simulated_rankings(run, prompts, completions)
+
+
+def _rankings_by_people(run: Run) -> list[Ranking]:
+    """Rankings that `humanward feedback rank` or `import` put here: they are never overwritten by simulated ones."""
+    file = run.folder.file(files.RANKINGS)
+    return [r for _, r in files.read_records(file, Ranking) if not r.simulated] if file.exists() else []
 
 
 def _user() -> str:
