@@ -24,6 +24,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(READY) ## install everything into .venv
+	@echo "make: $(VENV) is ready"
 
 quickstart: $(READY) ## the whole loop on the embedded demo model, into runs/quickstart
 	@$(BIN)/humanward quickstart --out runs/quickstart $(ARGS)
@@ -64,7 +65,7 @@ $(READY): requirements.lock pyproject.toml
 	    fi; \
 	  done; \
 	  if [ -z "$$chosen" ]; then \
-	    rm -rf $(VENV); \
+	    rm -f $(BEGUN); rmdir $(VENV) 2> /dev/null || true; \
 	    echo "make: $(if $(PYTHON),PYTHON=$(PYTHON) does not run or is not Python 3.11 or 3.12,found no Python 3.11 or 3.12 (tried python3.11 python3.12 python3)); name one with: make setup PYTHON=/path/to/python3.12" >&2; \
 	    exit 1; \
 	  fi; \
@@ -73,16 +74,16 @@ $(READY): requirements.lock pyproject.toml
 	else \
 	  echo "make: bringing $(VENV) up to date with requirements.lock and pyproject.toml"; \
 	fi
-	@$(PIP) install --quiet -r requirements.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(PIP) install -qq -r requirements.lock
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@printf '%s\n' "$(CURDIR)" > $(READY)
 	@rm $(BEGUN)
 
 lock: ## write requirements.lock anew (in .venv-lock; then look at the difference)
 	@test -x $(BIN)/python || { echo "make: run make setup first" >&2; exit 1; }
 	@rm -rf .venv-lock; $(BIN)/python -m venv .venv-lock
-	@.venv-lock/bin/python -m pip install --quiet $(TORCH)
-	@.venv-lock/bin/python -m pip install --quiet $(TORCH) ".[dev]"
+	@.venv-lock/bin/python -m pip install -qq $(TORCH)
+	@.venv-lock/bin/python -m pip install -qq $(TORCH) ".[dev]"
 	@sed -n '/^#/p' requirements.lock > .venv-lock/new
 	@{ .venv-lock/bin/python -m pip freeze --all --exclude pip --exclude humanward --exclude torch; echo $(TORCH); } | LC_ALL=C sort -f >> .venv-lock/new
 	@mv .venv-lock/new requirements.lock; rm -rf .venv-lock
