@@ -55,7 +55,7 @@ endif
 
 # A set-up that was interrupted leaves .begun behind, and then starts from nothing.
 $(READY): requirements.lock pyproject.toml
-	@if [ -e $(BEGUN) ]; then echo "make: the last set-up was interrupted; starting again"; rm -rf $(VENV); fi
+	@if [ -e $(BEGUN) ]; then echo "make: the last set-up did not finish; starting again"; rm -rf $(VENV); fi
 	@mkdir -p $(VENV); touch $(BEGUN); rm -f $(READY)
 	@if ! $(BIN)/python -m pip --version > /dev/null 2>&1; then \
 	  chosen=; \
