@@ -91,13 +91,23 @@ def parse_messages(value: Any, where: str) -> tuple[Message, ...]:
             item = {"role": item.role, "content": item.content}
         if not isinstance(item, dict) or not isinstance(item.get("role"), str) or "content" not in item:
             raise InputError(f"{here}: {_short(item)} is not an object with the texts 'role' and 'content'")
-        role, content = item["role"], _content_text(item["content"], here)
+        role, content = item["role"], content_text(item["content"], here)
         if role not in ROLES:
             raise InputError(f"{here}: role {role!r} is not one of {', '.join(ROLES)}; rename it")
         _require_text(content, f"{here}, field 'content'")
         messages.append(Message(role, content))
     _check_order(messages, where)
     return tuple(messages)
+
+
+def content_text(content: Any, where: str) -> str:
+    """A message's content as text: text as it is, text parts put together. Raises InputError naming ``where``."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    if all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in parts):
+        return "".join(part["text"] for part in parts)
+    raise InputError(f"{where}, field 'content': {_short(content)} is not text; only text can be used")
 
 
 def normalise(text: str) -> str:
@@ -229,15 +239,6 @@ def _agreed_split(own: Any, file: str, where: str) -> str:
     if file and SPLIT_NAMES[own] != file:
         raise InputError(f"{where}, field 'split': {own!r} in the file for {file}; move the line or drop the field")
     return SPLIT_NAMES[own]
-
-
-def _content_text(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else [content]
-    if all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in parts):
-        return "".join(part["text"] for part in parts)
-    raise InputError(f"{where}, field 'content': {_short(content)} is not text; only text can be used")
 
 
 def _check_order(messages: Sequence[Message], where: str) -> None:

@@ -38,8 +38,9 @@ def ranking(prompt: str, annotator: str, *tiers: str, **rest) -> Ranking:  # typ
         # Sum n_c (n_c - 1) = 72 + 156 + 90 + 20 + 6 = 344: (39 * 32 - 344) / (40 * 39 - 344) = 904 / 1216.
         ("nominal", 904 / 1216, 0.743),
         # The sums put the ranks at 4.5, 15.5, 27, 34.5, 38.5. Off the diagonal the coincidences are 4/3 (1-2),
-        # 1/3 (1-3), 1/3 (1-4), 4/3 (2-3), 1/3 (2-4), 1/3 (3-4); times the squared distances 121, 506.25, 900, 132.25, 361, 56.25
-        # they sum to 945.5. Expected: the sum of n_c n_k times squared distance is 199740. 1 - 39 * 945.5 / 199740.
+        # 1/3 (1-3), 1/3 (1-4), 4/3 (2-3), 1/3 (2-4), 1/3 (3-4); times the squared distances 121, 506.25,
+        # 900, 132.25, 361, 56.25 they sum to 945.5.
+        # Expected: the sum of n_c n_k times squared distance is 199740. 1 - 39 * 945.5 / 199740.
         ("ordinal", 1 - 36874.5 / 199740, 0.815),
         # 4/3 * 1 + 1/3 * 4 + 1/3 * 9 + 4/3 * 1 + 1/3 * 4 + 1/3 * 1 = 26/3; expected 9*13*1 + 9*10*4 + 9*5*9 + 9*3*16
         # + 13*10*1 + 13*5*4 + 13*3*9 + 10*5*1 + 10*3*4 + 5*3*1 = 2240. 1 - 39 * (26/3) / 2240.

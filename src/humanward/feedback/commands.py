@@ -66,8 +66,8 @@ def import_command(
     summary = {
         "run": str(run),
         "rows": result.rows,
-        "good": result.rows - len(result.bad),
-        "bad": len(result.bad),
+        "good": result.rows - result.bad_rows,
+        "bad": result.bad_rows,
         "prompts": len(both.prompts),
         "completions": len(both.completions),
         "rankings": len(both.rankings),

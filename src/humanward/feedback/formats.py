@@ -29,13 +29,14 @@ from humanward.rows import Row, read_rows
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What a set of files held; ``rows`` counts all rows read, ``bad`` has the reason for each row left out.
+    """What a set of files held; ``rows`` counts all rows read, ``bad_rows`` those left out for the reasons in ``bad``.
 
     ``notes`` counts remarks by name, such as "empty answers" or "prefixes differ".
     """
 
     feedback: Feedback
     rows: int
+    bad_rows: int
     bad: tuple[str, ...]
     notes: dict[str, int]
 
@@ -82,7 +83,7 @@ def import_files(paths: Sequence[Path], name: str, *, skip_bad: bool = False) ->
     notes = dict(collector.notes)
     if empty := sum(not completion.text.strip() for completion in feedback.completions):
         notes["empty answers"] = empty
-    return ImportResult(feedback, collector.rows, tuple(collector.bad), notes)
+    return ImportResult(feedback, collector.rows, collector.bad_rows, tuple(collector.bad), notes)
 
 
 def export_file(path: Path, name: str, feedback: Feedback) -> ExportResult:

@@ -12,7 +12,7 @@ from typing import Any
 from humanward.errors import InputError
 from humanward.feedback.judged import Answer, Judged
 from humanward.feedback.transcripts import is_transcript, parse_transcript, split_pair
-from humanward.prompts import SPLIT_NAMES, make_prompt, parse_messages
+from humanward.prompts import SPLIT_NAMES, content_text, make_prompt
 from humanward.records import Message
 
 
@@ -181,10 +181,7 @@ def _trl_side(value: dict[str, Any], field: str, where: str) -> str | list[Messa
     for index, item in enumerate(value[field]):
         here = f"{where}, field {field!r}, message {index + 1}"
         # Answers may be empty and start with the assistant, so the rules of a prompt do not hold here.
-        role, content = text_field(item, "role", here), item.get("content")
-        if not isinstance(content, str):
-            content = parse_messages([{"role": "user", "content": content}], here)[0].content
-        messages.append(Message(role, content))
+        messages.append(Message(text_field(item, "role", here), content_text(item.get("content"), here)))
     if not messages or messages[-1].role != "assistant":
         raise InputError(f"{where}, field {field!r}: does not end with an assistant message; write the answer last")
     return messages

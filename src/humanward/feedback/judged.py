@@ -48,29 +48,31 @@ class Collector:
 
     skip_bad: bool = False
     rows: int = 0
+    bad_rows: int = 0
     bad: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     prompts: dict[str, Prompt] = field(default_factory=dict)
     completions: dict[str, Completion] = field(default_factory=dict)
     rankings: dict[str, tuple[Ranking, str]] = field(default_factory=dict)
 
-    def attempt(self, row: Row, read: Callable[[Any, str], Iterable[Judged]]) -> None:
-        """Read one row into judgements and add them all, or none and the reason."""
-        self.rows += 1
+    def attempt(self, row: Row, read: Callable[[Any, str], Iterable[Judged]], rows: int = 1) -> None:
+        """Read one row (or the first of several that belong together) into judgements; add them all, or the reason."""
+        self.rows += rows
         try:
             judgements = list(read(row.checked(), row.where))
             for judged in judgements:
                 self._check(judged, row.where)
         except InputError as error:
-            self.refuse(error)
+            self.refuse(error, rows)
             return
         for index, judged in enumerate(judgements):
             self._add(judged, row.where, f"{row.number}.{index}")
 
-    def refuse(self, error: InputError) -> None:
+    def refuse(self, error: InputError, rows: int = 1) -> None:
         """Keep the reason for a bad row, or raise it."""
         if not self.skip_bad:
             raise error
+        self.bad_rows += rows
         self.bad.append(str(error))
 
     def feedback(self) -> Feedback:

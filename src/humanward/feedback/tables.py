@@ -73,7 +73,7 @@ def read_csv(rows: Iterable[Row], collector: Collector) -> None:
         key = tuple(cells.get(name, "") for name in names)
         groups.setdefault(key, []).append(clean)
     for group in groups.values():
-        collector.attempt(group[0], partial(_read_ranking, group))
+        collector.attempt(group[0], partial(_read_ranking, group), rows=len(group))
 
 
 def write_csv(path: Path, feedback: Feedback) -> int:
