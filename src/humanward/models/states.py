@@ -44,11 +44,18 @@ def encoder_decoder_inputs(tokens: Tokens, start_id: int) -> dict[str, torch.Ten
 
 def hidden_states(model: Any, tokens: Tokens) -> torch.Tensor:
     """(B, R + 1, D): the trunk's last hidden state at each of the response's states."""
-    trunk = model.base_model
     if model.config.is_encoder_decoder:
+        # Some families (T5) keep encoder and decoder side by side, without a trunk module that holds both.
         inputs = encoder_decoder_inputs(tokens, model.config.decoder_start_token_id)
-        return trunk(**inputs, use_cache=False).last_hidden_state
-    hidden = trunk(**causal_inputs(tokens), use_cache=False).last_hidden_state
+        encoded = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        return model.get_decoder()(
+            input_ids=inputs["decoder_input_ids"],
+            attention_mask=inputs["decoder_attention_mask"],
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=inputs["attention_mask"],
+            use_cache=False,
+        ).last_hidden_state
+    hidden = model.base_model(**causal_inputs(tokens), use_cache=False).last_hidden_state
     return hidden[:, tokens.prompt_ids.shape[1] - 1 :]
 
 
