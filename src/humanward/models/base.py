@@ -9,9 +9,12 @@ from typing import Any
 
 import peft
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 from humanward.config import LoraConfig
 from humanward.errors import InputError
@@ -74,6 +77,7 @@ class SharedBase:
             lora_dropout=0.0,
             bias="none",
             task_type=task,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -87,7 +91,7 @@ class SharedBase:
                     f"lora.target_modules = {lora.target_modules!r}: matches nothing in {self.name} "
                     f"({str(error).splitlines()[0][:120]}); use 'all-linear' or names such as q_proj"
                 ) from error
-        self._switch(self._role)
+        self._adapters_changed()
 
     def load_role(self, name: str, folder: str | Path) -> None:
         """An adapter from a folder in PEFT's format (safetensors)."""
@@ -104,7 +108,7 @@ class SharedBase:
                 f"{folder}: does not fit {self.name} ({str(error).splitlines()[0][:160]}); "
                 "an adapter belongs to the base that it was trained on"
             ) from error
-        self._switch(self._role)
+        self._adapters_changed()
 
     def start_from(self, folder: str | Path) -> None:
         """Start from an SFT adapter: it becomes the frozen reference, and the policy begins as its copy."""
@@ -119,7 +123,13 @@ class SharedBase:
             raise InputError(f"{folder}: holds no adapter_model.safetensors; run the align stage first")
         if self._peft is None or name not in self._peft.peft_config:
             raise KeyError(f"there is no adapter {name!r}")
-        peft.set_peft_model_state_dict(self._peft, load_file(file), adapter_name=name)
+        try:
+            peft.set_peft_model_state_dict(self._peft, load_file(file), adapter_name=name)
+        except RuntimeError as error:
+            raise InputError(
+                f"{folder}: does not fit {self.name} ({str(error).splitlines()[0][:160]}); "
+                "an adapter belongs to the base that it was trained on"
+            ) from error
 
     def save_role(self, name: str, folder: Path) -> None:
         """Write an adapter as PEFT does, so that plain PEFT loads ``folder``."""
@@ -127,7 +137,8 @@ class SharedBase:
             raise KeyError(f"there is no adapter {name!r}")
         folder.mkdir(parents=True, exist_ok=True)
         config = self._peft.peft_config[name]
-        weights = peft.get_peft_model_state_dict(self._peft, adapter_name=name)
+        # The base's embeddings are frozen; left to itself PEFT would ask the hub whether they were resized.
+        weights = peft.get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
         save_file(
             {key: value.contiguous().cpu() for key, value in weights.items()}, folder / "adapter_model.safetensors"
         )
@@ -139,7 +150,7 @@ class SharedBase:
 
     def role_parameters(self, name: str) -> list[nn.Parameter]:
         """The adapter's weights, in a stable order."""
-        return [p for n, p in self.model.named_parameters() if f".{name}." in n and "lora_" in n]
+        return [p for n, p in self.model.named_parameters() if f".{name}." in f"{n}." and "lora_" in n]
 
     @contextmanager
     def role(self, name: str) -> Iterator[SharedBase]:
@@ -152,6 +163,12 @@ class SharedBase:
             yield self
         finally:
             self._switch(before)
+
+    def _adapters_changed(self) -> None:
+        # An output matrix with an adapter of its own is no longer the plain matrix that ``logits`` multiplies with.
+        if isinstance(self.model.get_output_embeddings(), BaseTunerLayer | AuxiliaryTrainingWrapper):
+            self._own_head = False
+        self._switch(self._role)
 
     def _switch(self, name: str) -> None:
         self._role = name
