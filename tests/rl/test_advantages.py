@@ -56,9 +56,7 @@ def check_padding_leaks_nothing(generalized_advantages=generalized_advantages) -
     rewards = f64([[-0.1, 0.2, 1.0, nan, 9.0], [-0.1, nan, 0.2, 8.0, 1.0]])
     values = f64([[0.5, -0.25, 0.75, 7.0, nan], [0.5, 6.0, -0.25, nan, 0.75]])
     mask = torch.tensor([[True, True, True, False, False], [True, False, True, False, True]])
-    padded = generalized_advantages(
-        rewards, values, torch.ones(2, 5, dtype=torch.float64), mask, gae_lambda=0.95
-    )
+    padded = generalized_advantages(rewards, values, torch.ones(2, 5, dtype=torch.float64), mask, gae_lambda=0.95)
     zero = 0.0
     torch.testing.assert_close(
         padded,

@@ -24,9 +24,7 @@ def check_whitening_golden(whiten=whiten) -> None:
         whiten(values, mask).flatten(), torch.tensor(white, dtype=torch.float64), rtol=1e-6, atol=1e-12
     )
     kept = whiten(values, mask, shift_mean=False).flatten()
-    torch.testing.assert_close(
-        kept, torch.tensor([1.6 + w for w in white], dtype=torch.float64), rtol=1e-6, atol=1e-12
-    )
+    torch.testing.assert_close(kept, torch.tensor([1.6 + w for w in white], dtype=torch.float64), rtol=1e-6, atol=1e-12)
     published = [0.0508, 0.4381, 0.8254, 1.2127, 1.6, 1.9873, 2.3746, 2.7619, 3.1492]
     torch.testing.assert_close(kept, torch.tensor(published, dtype=torch.float64), rtol=0, atol=5.1e-5)
 
