@@ -56,7 +56,7 @@ def interval(
 
 def difference_words(difference: Difference, digits: int = 2) -> str:
     """``-.13, 95 % interval -.15 to -.11``."""
-    bounds = f"95 % interval {interval(difference.ci95, digits)}" if difference.ci95 else "no interval"
+    bounds = f"95 % interval {interval(difference.ci95, digits, sign=True)}" if difference.ci95 else "no interval"
     return f"{decimal(difference.mean, digits, sign=True)}, {bounds}"
 
 
