@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanward.errors import InputError
@@ -192,6 +192,7 @@ def weak_orders(draw: st.DrawFn) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple("abcdefgh"[i] for i in range(count) if ranks[i] == rank) for rank in sorted(set(ranks)))
 
 
+@settings(deadline=None)
 @given(weak_orders())
 def test_counts_and_weights_of_any_weak_order(tiers: tuple[tuple[str, ...], ...]) -> None:
     found = derive(Ranking("r", "p", tiers, "ada"))
@@ -207,6 +208,7 @@ def test_counts_and_weights_of_any_weak_order(tiers: tuple[tuple[str, ...], ...]
     assert everything == Counter(map(frozenset, combinations(place, 2)))
 
 
+@settings(deadline=None)
 @given(weak_orders(), st.randoms())
 def test_the_order_of_files_and_of_ties_changes_nothing(tiers: tuple[tuple[str, ...], ...], random) -> None:  # type: ignore[no-untyped-def]
     shuffled = [random.sample(tier, len(tier)) for tier in tiers]
@@ -223,6 +225,7 @@ def test_the_order_of_files_and_of_ties_changes_nothing(tiers: tuple[tuple[str, 
     assert derive_preferences([PROMPT], answers, [again]) == first
 
 
+@settings(deadline=None)
 @given(st.lists(weak_orders(), min_size=1, max_size=5))
 def test_every_prompt_weighs_one(orders: list[tuple[tuple[str, ...], ...]]) -> None:
     rankings = [Ranking(str(i), "p", tiers, f"annotator {i}") for i, tiers in enumerate(orders)]

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanward.errors import InputError
@@ -174,6 +174,7 @@ def test_bad_files_and_folders(tmp_path: Path) -> None:
 words = st.text(st.characters(categories=["L"]), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(words, min_size=1, max_size=30, unique_by=str.strip), st.integers(0, 5), st.randoms())
 def test_a_split_depends_on_the_prompt_alone(texts: list[str], seed: int, random) -> None:  # type: ignore[no-untyped-def]
     prompts = [prompt(text) for text in texts]

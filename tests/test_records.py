@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanward.errors import InputError
@@ -40,6 +40,7 @@ def test_a_record_survives_the_disk(record, tmp_path: Path) -> None:
     assert read_jsonl(tmp_path / "x.jsonl", type(record)) == [record]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_survives_json(text: str) -> None:
     completion = Completion("c", "p", text, "m")

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanward.feedback.statistics import (
@@ -62,6 +62,7 @@ def test_alpha_at_its_ends() -> None:
         krippendorff_alpha([1, 2])
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 4), min_size=3, max_size=3), min_size=2, max_size=6), st.randoms())
 def test_alpha_ignores_order_and_ordinal_alpha_ignores_the_scale(units: list[list[int]], random) -> None:  # type: ignore[no-untyped-def]
     table = np.array(units, dtype=float).T

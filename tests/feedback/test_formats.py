@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanward.errors import InputError
@@ -106,6 +106,7 @@ def test_no_exported_cell_is_a_formula(tmp_path: Path) -> None:
     assert {"'=1+1", "'-2", "''@x"} <= set(cells)
 
 
+@settings(deadline=None)
 @given(st.text("=+-@'\t\r\nab"))
 def test_neutral_cells_can_be_restored(cell: str) -> None:
     neutral = neutralise(cell)

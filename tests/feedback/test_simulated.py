@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanward.errors import InputError
@@ -55,6 +55,7 @@ def test_tiers_by_score(scores: list[float], width: float, tiers: tuple) -> None
     assert tiers_by_score(np.array(scores), width) == tiers
 
 
+@settings(deadline=None)
 @given(st.randoms(), st.integers(0, 3))
 def test_a_ranking_is_the_same_in_any_order_and_batch(random, seed: int) -> None:  # type: ignore[no-untyped-def]
     person = annotator(noise=1.5, tie_width=0.3, position_bias=0.5, seed=seed)

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from humanward.errors import InputError
-from humanward.feedback.terminal import Clock, parse_order, printable, rank_in_terminal
+from humanward.feedback.terminal import Clock, Session, parse_order, printable, rank_in_terminal, stored_rankings
 from humanward.preferences import current_rankings
 from humanward.records import Completion, Message, Prompt, Ranking, read_jsonl
 
@@ -52,7 +52,11 @@ def session(path: Path, *lines: str, **rest) -> tuple[tuple[Ranking, ...], str]:
     """(rankings in the file, what was shown)."""
     console = Console(file=io.StringIO(), width=100)
     rest.setdefault("clock", Ticking())
-    rankings = rank_in_terminal(PROMPTS, ANSWERS, path, console=console, read=typed(*lines), **rest)
+    result = rank_in_terminal(PROMPTS, ANSWERS, path, console=console, read=typed(*lines), **rest)
+    rankings = stored_rankings(path)
+    if not rest.keys() & {"annotator", "criterion"}:
+        done = len({r.prompt_id for r in current_rankings(rankings)})
+        assert result == Session(ranked=done, remaining=3 - done)
     assert isinstance(console.file, io.StringIO)
     return rankings, console.file.getvalue()
 
@@ -91,6 +95,7 @@ def test_bad_orders_are_explained_in_a_line(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+@settings(deadline=None)
 @given(st.permutations(range(9)), st.lists(st.booleans(), min_size=8, max_size=8))
 def test_any_weak_order_can_be_typed(order: list[int], ties: list[bool]) -> None:
     text = "ABCDEFGHI"[order[0]]

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from humanward.errors import InputError
 from humanward.feedback.files import (
-    PREFERENCES,
     PROMPTS,
     RANKINGS,
     Feedback,
@@ -26,12 +25,14 @@ from humanward.feedback.files import (
 )
 from humanward.feedback.formats import FORMATS, export_file, import_files
 from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias, feedback_statistics
-from humanward.feedback.terminal import rank_in_terminal, rankable, to_do
+from humanward.feedback.terminal import rank_in_terminal
 from humanward.preferences import PreferenceSet, derive_preferences
 from humanward.prompts import parse_fractions, split_prompts
-from humanward.records import Ranking, write_jsonl
+from humanward.records import Ranking
 
-app = typer.Typer(no_args_is_help=True, help="Import, export, judge and collect human rankings.")
+app = typer.Typer(
+    help="Import, export, collect and compare human rankings.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Run = Annotated[Path, typer.Option("--run", help="The run directory.", file_okay=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -39,7 +40,7 @@ _READ = ", ".join(FORMATS)
 _WRITTEN = ", ".join(name for name, form in FORMATS.items() if form.write)
 
 
-@app.command("import", epilog="Example: humanward feedback import --format hh-rlhf pairs.jsonl.gz --run runs/mine")
+@app.command("import")
 def import_command(
     files: Annotated[list[Path], typer.Argument(help="The files; .gz is read as it is.", show_default=False)],
     run: Run,
@@ -51,7 +52,10 @@ def import_command(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Read preference files into a run directory; what is there already stays, and the same file again adds nothing."""
+    """Read preference files into a run directory; what is there already stays, and the same file again adds nothing.
+
+    Example: humanward feedback import --format hh-rlhf pairs.jsonl.gz --run runs/mine
+    """
     fractions = parse_fractions(split)
     console = Console(stderr=True)
     with console.status(f"reading {', '.join(path.name for path in files)}"):
@@ -81,26 +85,32 @@ def import_command(
     _print(summary, as_json)
 
 
-@app.command("export", epilog="Example: humanward feedback export --run runs/mine --format trl --output pairs.jsonl")
+@app.command("export")
 def export_command(
     run: Run,
     output: Annotated[Path, typer.Option("--output", help="The file to write.", dir_okay=False)],
     format: Annotated[str, typer.Option("--format", help=f"One of {_WRITTEN}.")] = "humanward",
     as_json: Json = False,
 ) -> None:
-    """Write the prompts, completions and rankings of a run directory in another tool's format."""
+    """Write the prompts, completions and rankings of a run directory in another tool's format.
+
+    Example: humanward feedback export --run runs/mine --format trl --output pairs.jsonl
+    """
     result = export_file(output, format, read_feedback(run))
     _print({"output": str(output), "rows": result.rows, "ties_left_out": result.ties_left_out}, as_json)
 
 
-@app.command("stats", epilog="Example: humanward feedback stats --run runs/mine")
+@app.command("stats")
 def stats_command(
     run: Run,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Agreement, position bias and speed of the annotators of a run directory."""
+    """Agreement, position bias and speed of the annotators of a run directory.
+
+    Example: humanward feedback stats --run runs/mine
+    """
     rankings = [ranking for _, ranking in read_records(run / RANKINGS, Ranking)]
     if not rankings:
         raise InputError(f"{run / RANKINGS}: holds no rankings; collect or import some")
@@ -113,7 +123,7 @@ def stats_command(
             Console().print(table)
 
 
-@app.command("rank", epilog="Example: humanward feedback rank --run runs/mine --annotator ada --limit 10")
+@app.command("rank")
 def rank_command(
     run: Run,
     annotator: Annotated[str, typer.Option("--annotator", help="Your name, kept with your rankings.")] = "me",
@@ -122,9 +132,12 @@ def rank_command(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the order in which answers are shown.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Rank the completions of a run directory in the terminal; prompts that you ranked before are not shown again."""
+    """Rank the completions of a run directory in the terminal; prompts that you ranked before are not shown again.
+
+    Example: humanward feedback rank --run runs/mine --annotator ada --limit 10
+    """
     feedback = read_feedback(run, rankings=False)
-    rankings = rank_in_terminal(
+    session = rank_in_terminal(
         feedback.prompts,
         feedback.completions,
         run / RANKINGS,
@@ -134,13 +147,9 @@ def rank_command(
         seed=seed,
         console=Console(stderr=as_json),
     )
-    items = rankable(feedback.prompts, feedback.completions)
-    left = len(to_do(items, rankings, annotator, criterion))
-    summary: dict[str, Any] = {"run": str(run), "ranked": len(items) - left, "left": left}
-    if rankings:
-        feedback = read_feedback(run)
-        preferences = _derive(feedback)
-        write_jsonl(run / PREFERENCES, preferences.preferences)
+    summary: dict[str, Any] = {"run": str(run), "ranked": session.ranked, "remaining": session.remaining}
+    if (run / RANKINGS).exists():
+        preferences = _derive(read_feedback(run))
         summary |= {"pairs": preferences.pairs, "ties": preferences.ties}
     _print(summary, as_json)
 

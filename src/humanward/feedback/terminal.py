@@ -36,6 +36,14 @@ Best answer first. Example: b a=c d  (B is best, A and C are equal, D is worst)
 
 
 @dataclass(frozen=True)
+class Session:
+    """How many of the prompts the annotator has ranked, in this session or before, and how many remain."""
+
+    ranked: int
+    remaining: int
+
+
+@dataclass(frozen=True)
 class Clock:
     """Where seconds and dates come from; tests give their own."""
 
@@ -55,11 +63,11 @@ def rank_in_terminal(
     console: Console | None = None,
     read: Callable[[str], str] | None = None,
     clock: Clock | None = None,
-) -> tuple[Ranking, ...]:
+) -> Session:
     """Ask for a ranking of each prompt that ``annotator`` has not ranked, at most ``limit``; append each to ``path``.
 
-    Returns all rankings that the file now holds, other annotators' and superseded ones too. ``read`` shows its argument
-    and returns a line; the end of input quits and keeps. Prompts with a single answer are passed over.
+    ``read`` shows its argument and returns a line; the end of input quits and keeps. Prompts with a single answer are
+    passed over.
     Raises InputError for a prompt with more than nine answers or when there is nothing to rank at all.
     """
     if not annotator.strip():
@@ -68,7 +76,8 @@ def rank_in_terminal(
     drop_torn_line(path)
     pending = to_do(items, stored_rankings(path), annotator, criterion)[:limit]
     _Session(path, annotator, criterion, seed, console or Console(), read, clock or Clock()).run(pending)
-    return stored_rankings(path)
+    remaining = len(to_do(items, stored_rankings(path), annotator, criterion))
+    return Session(len(items) - remaining, remaining)
 
 
 def rankable(prompts: Iterable[Prompt], completions: Iterable[Completion]) -> list[Item]:
