@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,22 @@ def test_content_ids_tell_parts_apart() -> None:
     assert len(content_id("x")) == 16
     # sha256(b"abc") is the test vector of FIPS 180-2, appendix B.1.
     assert content_id("abc") == "ba7816bf8f01cfea"
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("prompts.jsonl", Prompt),
+        ("completions.jsonl", Completion),
+        ("rankings.jsonl", Ranking),
+        ("preferences.jsonl", Preference),
+    ],
+)
+def test_the_documented_fields_are_those_of_the_records(file: str, kind: type) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "files.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {file}\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    documented = {name: "required" in form for names, form in rows for name in re.findall(r"`(\w+)`", names)}
+    missing = dataclasses.MISSING
+    required = {f.name: f.default is missing and f.default_factory is missing for f in dataclasses.fields(kind)}
+    assert documented == required
