@@ -1,0 +1,71 @@
+"""Runs the command line inside the test's process, so that torch is loaded once."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from humanward.cli import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Standard output as one JSON value."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+    def refusal(self) -> str:
+        """The one line of a refused command: exit code 2, nothing on standard output."""
+        lines = self.err.strip().splitlines()
+        assert self.code == 2, (self.code, self.err)
+        assert self.out == ""
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("humanward: "), lines
+        assert "Traceback" not in self.err
+        return lines[0]
+
+
+def humanward(*arguments: object) -> Outcome:
+    """``humanward ARGUMENTS`` with nothing to read on standard input."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["humanward", *map(str, arguments)]),
+        mock.patch.object(sys, "stdin", io.StringIO()),
+        mock.patch.dict(os.environ),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Temporary files and JSON-lines files cut short, anywhere below ``folder``."""
+    found = [str(path) for path in folder.rglob("*") if ".tmp" in path.name]
+    for path in folder.rglob("*.jsonl"):
+        text = path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            found.append(str(path))
+        for line in text.splitlines():
+            json.loads(line)
+    return found
