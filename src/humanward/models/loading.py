@@ -75,6 +75,13 @@ def readable_errors(name: str, what: str):  # type: ignore[no-untyped-def]
         transformers_logging.enable_progress_bar()
 
 
+def refuse_missing_weights(name: str, info: dict[str, Any], remedy: str) -> None:
+    """Raises InputError for weights that the files lack: transformers would go on with random ones."""
+    if missing := sorted(info["missing_keys"]):
+        some = ", ".join(missing[:2]) + (", ..." if len(missing) > 2 else "")
+        raise InputError(f"{name}: its files lack {len(missing)} of the model's weights ({some}); {remedy}")
+
+
 def pick_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one."""
     if name == "auto":
@@ -117,9 +124,12 @@ def load_model(config: ModelConfig) -> Loaded:
     with readable_errors(config.policy, "model"):
         model_config = AutoConfig.from_pretrained(path, **options)
         family = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
-        model: Any = family.from_pretrained(
-            path, dtype=pick_dtype(config.dtype, device), use_safetensors=True, config=model_config, **options
+        dtype = pick_dtype(config.dtype, device)
+        model: Any
+        model, info = family.from_pretrained(  # type: ignore[misc]
+            path, dtype=dtype, use_safetensors=True, config=model_config, output_loading_info=True, **options
         )
+    refuse_missing_weights(config.policy, info, "name a complete language model")
     with readable_errors(config.policy, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     return finish_loading(model.to(device), tokenizer, config.policy)

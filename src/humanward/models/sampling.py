@@ -115,7 +115,8 @@ class _Decoder:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with ``rows`` only."""
-        self.cache.batch_select_indices(rows)
+        # reorder_cache, unlike batch_select_indices, also knows the states of hybrid models' linear layers.
+        self.cache.reorder_cache(rows)
         self.mask, self.next_ids = self.mask[rows], self.next_ids[rows]
         if self.encoded is not None:
             self.encoded.last_hidden_state = self.encoded.last_hidden_state[rows]

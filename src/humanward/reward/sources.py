@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from humanward.errors import InputError
-from humanward.models.loading import pick_device, readable_errors, resolve
+from humanward.models.loading import pick_device, readable_errors, refuse_missing_weights, resolve
 from humanward.records import Prompt
 
 
@@ -51,10 +51,11 @@ class Classifier:
         path = resolve(name)
         options: dict[str, Any] = {"revision": revision} if path == name else {"local_files_only": True}
         with readable_errors(name, "classifier"):
-            self.model = AutoModelForSequenceClassification.from_pretrained(
-                path, dtype=torch.float32, use_safetensors=True, **options
+            self.model, info = AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
             )
             self.tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        refuse_missing_weights(name, info, "name a model that was trained to classify texts")
         self.model.to(pick_device(device)).eval().requires_grad_(False)
         self.label = self._find_label(label)
         self.max_tokens = min(max_tokens or self._limit(), self._limit())
