@@ -67,6 +67,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("OPTConfig", {**_LLAMA_LIKE, "ffn_dim": 32, "word_embed_proj_dim": 16}),
     "neox": ("GPTNeoXConfig", _LLAMA_LIKE),
     "bloom": ("BloomConfig", {**_SIZES, "hidden_size": 16, "n_layer": 2, "n_head": 2}),
+    "lfm2": ("Lfm2Config", {**_LLAMA_LIKE, "layer_types": ["conv", "full_attention"]}),
     "gemma2": ("Gemma2Config", {**_GEMMA, "final_logit_softcapping": 0.5}),
     "cohere": ("CohereConfig", {**_LLAMA_LIKE, "logit_scale": 0.25}),
     "granite": ("GraniteConfig", {**_LLAMA_LIKE, "logits_scaling": 3.0}),
@@ -74,7 +75,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5-untied": ("T5Config", {**_T5, "tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}),
     "bart": ("BartConfig", _BART),
 }
-PLAIN = ("gpt2", "llama", "qwen2", "mistral", "opt", "neox", "bloom")
+PLAIN = ("gpt2", "llama", "qwen2", "mistral", "opt", "neox", "bloom", "lfm2")
 CAPPED = ("gemma2", "cohere", "granite")
 ENCODER_DECODER = ("t5-tied", "t5-untied", "bart")
 
@@ -135,6 +136,11 @@ def shared_base(
         finish_loading(model(name, seed, **overrides), tokenizer or word_tokenizer(), f"tiny-{name}"),
         system_prompt=system_prompt,
     )
+
+
+def byte_base(seed: int = 0) -> SharedBase:
+    """A Llama over bytes: any text round-trips."""
+    return shared_base("llama", seed, tokenizer=byte_tokenizer(), vocab_size=258, pad_token_id=256, eos_token_id=257)
 
 
 def with_policy(base: SharedBase, *, moved: float = 0.0, role: str = "policy", seed: int = 1) -> SharedBase:
