@@ -211,6 +211,15 @@ def test_a_split_that_is_set_stays_and_draws_its_openings_along() -> None:
     assert content_key(later[0]) != content_key(fixed[0])
 
 
+def test_splits_that_are_set_stay_even_where_openings_are_shared() -> None:
+    turns = chat((U, "o"), (A, "b"), (U, "c"))
+    given = [
+        make_prompt(turns[:1], "x", source="s", split="test"),
+        make_prompt(turns, "x", source="s", split="validation"),
+    ]
+    assert split_prompts(given, {"train": 1.0}) == tuple(given)
+
+
 def test_continuations_of_one_chat_stay_together() -> None:
     prompts = [
         make_prompt([*chat((U, f"opening {i}")), *chat((A, "b"), (U, "c")) * depth], "x", source="s")
