@@ -51,6 +51,14 @@ def test_hand_worked():
     assert (result.reward, result.gold) == (None, None)
 
 
+def test_perplexity_change_golden():
+    # 2 nats a token before, 2.1 after, in every prompt: the change is exp(.1) - 1, and nothing varies
+    rows = [row(str(i), answer(0.3, nll=8.0), answer(0.2, tokens=10, nll=21.0)) for i in range(5)]
+    result = summarise(rows, seed=0)
+    assert result.perplexity_change == pytest.approx((0.105171, 0.105171), rel=1e-5)
+    assert [side.value for side in result.perplexity] == pytest.approx([math.exp(2), math.exp(2.1)])
+
+
 def test_unscored_pairs_leave_both_means():
     rows = [
         row("a", answer(0.9), answer(None)),
