@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import synthetic_run
 
 from humanward.evaluation.page import LONGEST_SHOWN
 from humanward.evaluation.report import build_report, closing_lines, write_report
+from humanward.evaluation.rows import Answer, EvaluationRow
 from humanward.evaluation.visible import visible
 
 VOID = {"meta", "input", "br", "img", "link", "hr", "base"}
@@ -273,3 +275,19 @@ def test_page_works_in_a_browser(tmp_path):
     assert '<output id="count">250 of 250</output>' in dom  # the script ran under the page's own security policy
     assert dom.count("<script>") == 1
     assert "<iframe" not in dom
+
+
+def test_every_field_is_documented(good):
+    report, _ = good
+    docs = Path(__file__).parents[2] / "docs"
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in (docs / "files.md", docs / "report.md") if path.exists()
+    )
+    for name in report:
+        assert f"`{name}" in text, name
+    for part in ("toxicity", "kl", "fluency", "reward", "gold"):
+        for name in report[part]:
+            assert re.sub(r"_(before|after)$", "", name) in text, name
+    for kind in (EvaluationRow, Answer):
+        for field in dataclasses.fields(kind):
+            assert f"`{field.name}`" in text
