@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import types
 import typing
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from humanward.errors import InputError
+from humanward.errors import InputError, writing
 
 
 @dataclass(frozen=True)
@@ -128,20 +129,21 @@ def from_json(kind: type[Record], value: Any, where: str) -> Record:
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     """Write records (dataclasses or dictionaries) one a line, all or nothing; returns how many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for record in records:
-                row = record if isinstance(record, dict) else to_json(record)
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                for record in records:
+                    row = record if isinstance(record, dict) else to_json(record)
+                    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+                    count += 1
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return count
 
 
@@ -153,11 +155,21 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    yield number, json.loads(line)
+                    value = json.loads(line.rstrip("\r\n"))
+                    json.dumps(value, ensure_ascii=False).encode()
                 except json.JSONDecodeError as error:
                     raise InputError(
                         f"{path} line {number}: not JSON ({error.msg} at column {error.colno}); write one object a line"
                     ) from None
+                except UnicodeEncodeError:
+                    raise InputError(
+                        f"{path} line {number}: holds half a surrogate pair, which is no character; drop it"
+                    ) from None
+                except RecursionError:
+                    raise InputError(
+                        f"{path} line {number}: is nested too deeply; write one flat object a line"
+                    ) from None
+                yield number, value
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -193,7 +205,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise InputError(f"{where}: {value!r} is not an object")
         return value
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"{where}: {value!r} is not a finite number")
         return float(value)
     if kind in (str, bool, int) and type(value) is not kind:
         raise InputError(f"{where}: {value!r} is not {'text' if kind is str else kind.__name__}")

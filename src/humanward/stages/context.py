@@ -11,7 +11,7 @@ from humanward.errors import InputError
 from humanward.models.base import SharedBase
 from humanward.models.loading import load_model
 from humanward.progress import Reporter
-from humanward.prompts import PromptFile, read_prompts, split_prompts
+from humanward.prompts import PromptFile, content_key, read_prompts, split_prompts
 from humanward.records import Prompt, read_jsonl, write_jsonl
 from humanward.reward.model import RewardModel, load_reward_model
 from humanward.reward.sources import Classifier
@@ -154,7 +154,7 @@ def _read(config: PromptsConfig) -> PromptFile:
             raise InputError("prompts.path: is not set; name a file of prompts, or demo/prompts")
         return one(config.path)
     found: list[Prompt] = []
-    seen: set[tuple[object, ...]] = set()
+    seen: set[str] = set()
     duplicates = 0
     for split in ("test", "validation", "train"):
         name = getattr(config, split)
@@ -163,7 +163,7 @@ def _read(config: PromptsConfig) -> PromptFile:
         file = one(name)
         duplicates += file.duplicates
         for prompt in file.prompts:
-            key = tuple((m.role, " ".join(m.content.split())) for m in prompt.as_messages())
+            key = content_key(prompt)
             # A prompt in two files stays where it is needed most: a test prompt is never trained on.
             if key in seen:
                 duplicates += 1

@@ -32,12 +32,14 @@ def run_feedback(run: Run) -> None:
     if source == "preferences":
         preferences = _given_preferences(run)
     else:
-        prompts, completions, rankings = _rankings(run)
+        prompts, completions, rankings, places = _rankings(run)
         if not rankings:
             raise InputError(
                 f"{run.folder.path}: no prompt was ranked; rank some, or use feedback.source = 'simulated'"
             )
-        derived = derive_preferences(_split_for_reward(run, prompts), completions, rankings)
+        derived = derive_preferences(
+            _split_for_reward(run, prompts), completions, rankings, locations=places, count_ties=True
+        )
         _tell(run, derived)
         preferences = list(derived.preferences)
         write_jsonl(run.folder.file(files.RANKINGS), rankings)
@@ -59,12 +61,16 @@ def run_feedback(run: Run) -> None:
     )
 
 
-def _rankings(run: Run) -> tuple[Sequence[Prompt], Sequence[Completion], Sequence[Ranking]]:
+Ranked = tuple[Sequence[Prompt], Sequence[Completion], Sequence[Ranking], Sequence[str]]
+
+
+def _rankings(run: Run) -> Ranked:
+    """(prompts, completions, rankings, where each ranking stands: empty when it is not from a file)."""
     source = run.config.feedback.source
     if source == "rankings":
         feedback = _imported(run)
         write_jsonl(run.folder.file(files.COMPLETIONS), feedback.completions)
-        return feedback.prompts, feedback.completions, feedback.rankings
+        return feedback.prompts, feedback.completions, feedback.rankings, feedback.locations
     run.folder.facts("sample", f"run `humanward sample --run {run.folder.path}`")
     completions = read_jsonl(run.folder.file(files.COMPLETIONS), Completion)
     answered = {c.prompt_id for c in completions}
@@ -78,12 +84,12 @@ def _rankings(run: Run) -> tuple[Sequence[Prompt], Sequence[Completion], Sequenc
                 f"{run.folder.path}: {session.ranked} prompts ranked, {session.remaining} left; rank at least two "
                 "(the same command goes on where you stopped)"
             )
-        return prompts, completions, [r for _, r in files.read_records(run.folder.file(files.RANKINGS), Ranking)]
+        return prompts, completions, [r for _, r in files.read_records(run.folder.file(files.RANKINGS), Ranking)], ()
     present = _rankings_by_people(run)
     if present:
         run.reporter.say(f"{len(present)} rankings by people are in the run directory; nobody is simulated")
-        return prompts, completions, present
-    return prompts, completions, simulated_rankings(run, prompts, completions)
+        return prompts, completions, present, ()
+    return prompts, completions, simulated_rankings(run, prompts, completions), ()
 
 
 def _rankings_by_people(run: Run) -> list[Ranking]:
@@ -142,7 +148,13 @@ def _given_preferences(run: Run) -> list[Preference]:
         split = {p.id: p.split for p in _split_for_reward(run, list(prompts.values()))}
         return [dataclasses.replace(p, split=split[p.prompt_id]) for p in given]
     feedback = _imported(run)
-    derived = derive_preferences(_split_for_reward(run, feedback.prompts), feedback.completions, feedback.rankings)
+    derived = derive_preferences(
+        _split_for_reward(run, feedback.prompts),
+        feedback.completions,
+        feedback.rankings,
+        locations=feedback.locations,
+        count_ties=True,
+    )
     _tell(run, derived)
     return list(derived.preferences)
 
