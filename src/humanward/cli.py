@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -31,6 +30,9 @@ reward_app = typer.Typer(help="Train, evaluate and use reward models.", no_args_
 app.add_typer(reward_app, name="reward")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(demo_app, name="demo")
+
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+"""The base of typer's errors about commands and options, wherever its version keeps it."""
 
 RunOption = Annotated[Path, typer.Option("--run", help="the run directory")]
 OutOption = Annotated[Path, typer.Option("--out", help="the run directory to write; an unfinished one is continued")]
@@ -263,27 +265,31 @@ def _open(path: Path, config: Path | None, set_: list[str] | None, as_json: bool
 
 def _loop(config: RunConfig, out: Path, as_json: bool, reproduce: str) -> None:
     from humanward.evaluation.report import closing_lines
-    from humanward.run_dir import open_run
+    from humanward.run_dir import leaving_nothing_half_begun, open_run
     from humanward.stages.context import Run
     from humanward.stages.loop import run_loop
 
-    content = run_loop(Run(open_run(out, config), _reporter(as_json)), reproduce=reproduce)
+    folder = open_run(out, config)
+    with leaving_nothing_half_begun(folder):
+        content = run_loop(Run(folder, _reporter(as_json)), reproduce=reproduce)
     _print(content, as_json, closing_lines(content, out / "report.html"))
 
 
 def _stage(
     names: tuple[str, ...], path: Path, config: Path | None, set_: list[str] | None, again: bool, as_json: bool
 ) -> None:
+    from humanward.run_dir import leaving_nothing_half_begun
     from humanward.stages.loop import STAGES
 
     context = _open(path, config, set_, as_json)
-    for name in names:
-        finished = context.folder.stages()
-        if name in finished and not (again and name == names[-1]):
-            if name == names[-1]:
-                context.reporter.say(f"{name}: finished before; --again runs it once more")
-            continue
-        STAGES[name](context)
+    with leaving_nothing_half_begun(context.folder):
+        for name in names:
+            finished = context.folder.stages()
+            if name in finished and not (again and name == names[-1]):
+                if name == names[-1]:
+                    context.reporter.say(f"{name}: finished before; --again runs it once more")
+                continue
+            STAGES[name](context)
     record = context.folder.stages()[names[-1]]
     _print(record, as_json, [f"{names[-1]}: finished in {record['seconds']:.1f} s; files in {path}"])
 
@@ -307,27 +313,38 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     started = time.monotonic()
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False)
+        if code == 130:  # typer turns Ctrl-C into this code
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
     except InputError as error:
         _fail(str(error), 2, debug)
-    except KeyboardInterrupt:
+    except USAGE_ERROR as error:
+        _refuse_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
         print(
-            f"\nstopped after {time.monotonic() - started:.0f} s; finished stages are kept: "
+            f"\nhumanward: stopped after {time.monotonic() - started:.0f} s; finished stages are kept: "
             "the same command goes on from there",
             file=sys.stderr,
         )
         sys.exit(130)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"{error.filename or 'disk'}: no space left; free some and run the same command again", 2, debug)
-        _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         _fail(f"{type(error).__name__}: {first} (--debug shows where)", 1, debug)
 
 
-def _fail(line: str, code: int, debug: bool) -> None:
+def _refuse_usage(error: Any) -> NoReturn:
+    """A wrong command or option in one line; a group without a command shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    command = error.ctx.command_path if error.ctx is not None else "humanward"
+    print(f"humanward: {error.format_message()} See {command} --help.", file=sys.stderr)
+    sys.exit(2)
+
+
+def _fail(line: str, code: int, debug: bool) -> NoReturn:
     if debug:
         raise
-    print(f"humanward: {line}", file=sys.stderr)
+    print(f"humanward: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(code)

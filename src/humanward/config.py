@@ -25,7 +25,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The policy to align. ``policy`` is a hub id, a local folder or ``demo/policy``."""
 
-    policy: str = "demo/policy"
+    policy: str = Field("demo/policy", min_length=1)
     revision: str | None = None
     adapter: str | None = Field(None, description="SFT adapter to start from; it becomes the reference")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -265,6 +265,8 @@ def _first_problem(error: ValidationError) -> str:
         message = str(problem["ctx"]["error"])
         # A message such as "minibatch_size=6 does not divide ..." names its keys itself.
         return (f"{key}.{message}" if key else message) + more
+    if problem["type"] == "model_type":
+        return f"{key} = {problem['input']!r}: {key} is a section, not a value; set one of its keys{more}"
     return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{more}"
 
 

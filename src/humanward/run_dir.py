@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from humanward.config import RunConfig, load_config
-from humanward.errors import InputError
-from humanward.records import read_json_lines
+from humanward.errors import InputError, writing
 
 CONFIG, METRICS, STAGES = "config.toml", "metrics.jsonl", "stages.json"
 
@@ -63,13 +62,19 @@ class RunDir:
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Append one object to metrics.jsonl."""
-        with self.file(METRICS).open("a", encoding="utf-8") as file:
+        with writing(self.file(METRICS)), self.file(METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics, allow_nan=True).replace("NaN", "null") + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All logged objects, in order."""
+        """All logged objects, in order; a last line that a crash cut short is left out."""
         path = self.file(METRICS)
-        return [value for _, value in read_json_lines(path)] if path.exists() else []
+        if not path.exists():
+            return []
+        *whole, _cut_short = path.read_text(encoding="utf-8").split("\n")
+        try:
+            return [json.loads(line) for line in whole]
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: damaged ({error.msg}); delete it to go on without earlier curves") from None
 
     def forget_metrics(self, stage: str) -> None:
         """Drop what an unfinished attempt at ``stage`` logged."""
@@ -91,7 +96,7 @@ def open_run(path: Path, config: RunConfig | None) -> RunDir:
                 f"{path}: not a run directory (no {CONFIG}); start one with `humanward run CONFIG.toml --out {path}`"
             )
         return RunDir(path, load_config(file))
-    if file.exists():
+    if file.exists() and not _unused(path):
         try:
             present = tomllib.loads(file.read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
@@ -104,14 +109,33 @@ def open_run(path: Path, config: RunConfig | None) -> RunDir:
                 f"{path}: belongs to another configuration ({key} is {old!r} there and {new!r} here{more}); "
                 "choose another folder with --out, or delete it"
             )
-    elif path.exists() and any(path.iterdir()):
+    elif not file.exists() and path.exists() and any(path.iterdir()):
         raise InputError(f"{path}: holds other files and no {CONFIG}; choose an empty or new folder with --out")
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        write_text(file, config.to_toml())
-    except PermissionError:
-        raise InputError(f"{path}: not writable by this user; choose another folder with --out") from None
+    write_text(file, config.to_toml())
     return RunDir(path, config)
+
+
+def _unused(path: Path) -> bool:
+    """Whether the folder holds a configuration that open_run wrote, and nothing else yet."""
+    file = path / CONFIG
+    try:
+        return {p.name for p in path.iterdir()} == {CONFIG} and load_config(file).to_toml() == file.read_text("utf-8")
+    except InputError:
+        return False
+
+
+@contextlib.contextmanager
+def leaving_nothing_half_begun(folder: RunDir) -> Iterator[None]:
+    """Bad input that is found before a stage has written anything takes the folder away again."""
+    try:
+        yield
+    except InputError:
+        if _unused(folder.path):
+            folder.file(CONFIG).unlink()
+            folder.path.rmdir()
+        raise
 
 
 def _differences(present: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
@@ -128,14 +152,15 @@ def _differences(present: dict[str, Any], wanted: dict[str, Any], prefix: str = 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` all or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -143,11 +168,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` (replacing it) when the block ends well, and vanishes otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
