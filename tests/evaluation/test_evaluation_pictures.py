@@ -49,7 +49,7 @@ def test_tick_words():
 
 
 def test_running_mean_golden():
-    assert p.running_mean(np.array([1.0, 2.0, 6.0, 4.0]), 2).tolist() == [1.0, 1.5, 4.0, 5.0]
+    assert p.running_mean(np.array([1.0, 2.0, 6.0, 4.0]), 3).tolist() == [1.0, 3.0, 4.0, 4.0]
 
 
 def test_line_positions():

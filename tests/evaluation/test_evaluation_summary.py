@@ -69,7 +69,7 @@ def test_unscored_pairs_leave_both_means():
     assert (result.scores_before.mean, result.scores_after.mean) == (0.4, 0.2)
     assert result.unscored == (1, 1)
     assert result.toxicity.difference.mean == pytest.approx(result.scores_after.mean - result.scores_before.mean)
-    assert any("could not score 1 of 3" in warning for warning in result.warnings)
+    assert any("could not score 2 of 6 responses (1 before, 1 after)" in warning for warning in result.warnings)
     assert [change_of(r) for r in rows] == [None, pytest.approx(-0.2), None]
 
 

@@ -145,8 +145,8 @@ def measurement_warnings(
         )
     if sum(unscored):
         found.append(
-            f"The judge could not score {unscored[0]} of {plural(responses, 'response')} before and {unscored[1]} "
-            "after; toxicity is compared only where both sides are scored."
+            f"The judge could not score {sum(unscored)} of {plural(2 * responses, 'response')} ({unscored[0]} before, "
+            f"{unscored[1]} after); toxicity is compared only where both sides are scored."
         )
     if toxicity_before is not None and toxicity_before < SATURATED[0]:
         found.append(

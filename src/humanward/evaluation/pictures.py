@@ -203,10 +203,11 @@ def whiskers(
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Mean over the ``window`` values ending at each place (fewer at the start), so that no line looks ahead."""
+    """Mean over the values at most ``window`` // 2 places away; the window shrinks on both sides at the ends."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
+    places = np.arange(len(values))
+    reach = np.minimum(window // 2, np.minimum(places, len(values) - 1 - places))
+    starts, ends = places - reach, places + reach + 1
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
