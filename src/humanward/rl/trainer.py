@@ -23,7 +23,7 @@ Metrics = dict[str, float]
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient is not finite; raised before the optimizer step, so no weight has changed."""
+    """A rollout, loss or gradient is not finite; raised before the optimizer step that would have spread it."""
 
 
 class PPOTrainer:
@@ -67,6 +67,7 @@ class PPOTrainer:
         )
         self.generator = torch.Generator().manual_seed(seed)
         self._queue: list[int] = []
+        self._asked: list[str] = []
         self._alarms: set[str] = set()
         self._on_alarm = on_alarm
 
@@ -81,6 +82,7 @@ class PPOTrainer:
         config, started = self.config, time.perf_counter()
         with self.base.role("policy"):
             prompts = self._next_prompts()
+            self._asked = list(dict.fromkeys(prompt.id for prompt in prompts))
             episodes, texts = respond(self.base, prompts, self.sampling, seed=self.seed, step=self.steps_done)
             sampled = time.perf_counter()
             size, temperature = config.micro_batch_size, self.sampling.temperature
@@ -93,6 +95,7 @@ class PPOTrainer:
                 )
             scores = self.scorer(prompts, texts, episodes.tokens)
             rollout = build_rollout(episodes, scores, logprobs, ref_logprobs, values, config, kl_coef=self.kl.coef)
+            self._refuse_non_finite(rollout)
             metrics = self._describe(rollout, entropies)
             judged = time.perf_counter()
             metrics |= self._learn(rollout)
@@ -164,7 +167,7 @@ class PPOTrainer:
         with torch.set_grad_enabled(not warmup):
             new_logprobs, _, hidden = self.base.logprobs(tokens, temperature=self.sampling.temperature)
         logprobs = micro.logprobs[:, short]
-        if first and (line := alarms.ratio_at_start(new_logprobs, logprobs, mask, self.base.model.dtype)):
+        if first and (line := alarms.ratio_at_start(new_logprobs.detach(), logprobs, mask, self.base.model.dtype)):
             self._raise_alarm(line)
         policy_loss, clipped = policy_loss_sum(
             new_logprobs, logprobs, micro.advantages[:, short], mask, clip_range=config.clip_range
@@ -218,14 +221,27 @@ class PPOTrainer:
             self._alarms.add(kind)
             self._on_alarm(f"step {self.steps_done + 1}: {line}")
 
+    def _refuse_non_finite(self, rollout: Rollout) -> None:
+        """Before anything is learnt: one score that is not finite would reach every advantage through whitening."""
+        inputs = {"score": rollout.scores[:, None], "log-probability": rollout.logprobs, "value": rollout.values}
+        inputs["reference log-probability"] = rollout.ref_logprobs
+        for name, x in inputs.items():
+            rows = (~torch.isfinite(x)).any(1)
+            if bool(rows.any()):
+                raise NonFiniteError(
+                    f"a {name} is not finite at step {self.steps_done + 1} ({self._prompts_of(rollout[rows])}); "
+                    "no weight was changed in this step"
+                )
+
     def _what_is_not_finite(self, thing: str, batch: Rollout) -> str:
-        inputs = {"scores": batch.scores, "logprobs": batch.logprobs, "ref_logprobs": batch.ref_logprobs}
-        inputs |= {"values": batch.values, "advantages": batch.advantages, "returns": batch.returns}
-        broken = [name for name, x in inputs.items() if not bool(torch.isfinite(x).all())]
         return (
-            f"the {thing} is not finite at step {self.steps_done + 1} (prompts {sorted(set(batch.group.tolist()))[:8]} of the "
-            f"rollout; not finite among the inputs: {', '.join(broken) or 'none'}); no weight was changed"
+            f"the {thing} is not finite at step {self.steps_done + 1} ({self._prompts_of(batch)}); "
+            "this minibatch changed no weight: lower ppo.learning_rate"
         )
+
+    def _prompts_of(self, batch: Rollout) -> str:
+        ids = [self._asked[group] if self._asked else str(group) for group in sorted(set(batch.group.tolist()))]
+        return f"prompts {', '.join(ids[:8])}" + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """A copy of everything trained, by number; ``restore`` puts it back."""
