@@ -7,13 +7,20 @@ and ``score`` here or anywhere, and give it a branch in humanward.stages.align.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from humanward.errors import InputError
-from humanward.models.loading import pick_device, readable_errors, refuse_missing_weights, resolve
+from humanward.models.loading import (
+    hub_is_unreachable,
+    pick_device,
+    readable_errors,
+    refuse_missing_weights,
+    resolve,
+)
 from humanward.records import Prompt
 
 
@@ -50,12 +57,16 @@ class Classifier:
         self.name, self.output, self.text, self.batch_size = name, output, text, batch_size
         path = resolve(name)
         options: dict[str, Any] = {"revision": revision} if path == name else {"local_files_only": True}
+        if not Path(path).exists() and hub_is_unreachable():
+            options["local_files_only"] = True
         with readable_errors(name, "classifier"):
+            config = AutoConfig.from_pretrained(path, **options)
             self.model, info = AutoModelForSequenceClassification.from_pretrained(
-                path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+                path, dtype=torch.float32, use_safetensors=True, config=config, output_loading_info=True, **options
             )
             self.tokenizer = AutoTokenizer.from_pretrained(path, **options)
         refuse_missing_weights(name, info, "name a model that was trained to classify texts")
+        self.tokenizer.truncation_side = "right"
         self.model.to(pick_device(device)).eval().requires_grad_(False)
         self.label = self._find_label(label)
         self.max_tokens = min(max_tokens or self._limit(), self._limit())
@@ -97,8 +108,11 @@ class Classifier:
     def score_texts(self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None) -> torch.Tensor:
         """(B,) the label's logit or probability for each text, batched by length."""
         rows = [list(self.tokenizer(text)["input_ids"]) or [self._pad] for text in texts]
-        self.truncated += sum(len(row) > self.max_tokens for row in rows)
-        rows = [row[: self.max_tokens] for row in rows]
+        for i, row in enumerate(rows):
+            if len(row) > self.max_tokens:
+                # The tokenizer cuts, so that the tokens which close a text stay where the classifier expects them.
+                rows[i] = list(self.tokenizer(texts[i], truncation=True, max_length=self.max_tokens)["input_ids"])
+                self.truncated += 1
         scores = torch.empty(len(rows))
         order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
         for start in range(0, len(order), self.batch_size):
