@@ -7,10 +7,14 @@ name, a folder or a tokenizer is one InputError.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -48,6 +52,18 @@ def resolve(name: str) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"{name}: no such folder, and not a hub id (owner/name); check the path")
     return name
+
+
+@cache
+def hub_is_unreachable() -> bool:
+    """True where the hub's name does not resolve: the cache is all there is, and retries would take a minute."""
+    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname, 443)
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager
@@ -120,6 +136,8 @@ def load_model(config: ModelConfig) -> Loaded:
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     if path != config.policy or Path(path).exists():
         options["revision"] = None
+        options["local_files_only"] = True
+    elif hub_is_unreachable():
         options["local_files_only"] = True
     with readable_errors(config.policy, "model"):
         model_config = AutoConfig.from_pretrained(path, **options)
