@@ -227,7 +227,7 @@ def chat(
     prompt: Annotated[
         str | None, typer.Option(help="answer this prompt and stop, instead of asking for prompts")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="decides the answers that are drawn")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Put the model before and after side by side on prompts that you type.
@@ -314,7 +314,7 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     started = time.monotonic()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="humanward", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this code
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
@@ -340,7 +340,7 @@ def _refuse_usage(error: Any) -> NoReturn:
         error.show()
         sys.exit(2)
     command = error.ctx.command_path if error.ctx is not None else "humanward"
-    print(f"humanward: {error.format_message()} See {command} --help.", file=sys.stderr)
+    print(f"humanward: {error.format_message().rstrip('.')}; see {command} --help", file=sys.stderr)
     sys.exit(2)
 
 
