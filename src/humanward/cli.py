@@ -24,7 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 reward_app = typer.Typer(help="Train, evaluate and use reward models.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(reward_app, name="reward")
