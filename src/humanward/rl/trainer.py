@@ -101,12 +101,12 @@ class PPOTrainer:
             metrics |= self._learn(rollout)
         metrics["ppo/kl_coef"] = self.kl.coef
         self.kl.update(metrics["ppo/sequence_kl"], len(rollout))
+        self._sound_alarms(metrics)
         self.steps_done += 1
         self.schedule.step()
         metrics["ppo/seconds_sample"] = sampled - started
         metrics["ppo/seconds_judge"] = judged - sampled
         metrics["ppo/seconds_learn"] = time.perf_counter() - judged
-        self._sound_alarms(metrics)
         return metrics
 
     def _next_prompts(self) -> list[Prompt]:
