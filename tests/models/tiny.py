@@ -12,7 +12,13 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from humanward.config import LoraConfig, SamplingConfig
 from humanward.models.base import SharedBase
@@ -75,6 +81,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5-untied": ("T5Config", {**_T5, "tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"}),
     "bart": ("BartConfig", _BART),
 }
+LABELS = {0: "nothate", 1: "hate", 2: "Unsure"}
 PLAIN = ("gpt2", "llama", "qwen2", "mistral", "opt", "neox", "bloom", "lfm2")
 CAPPED = ("gemma2", "cohere", "granite")
 ENCODER_DECODER = ("t5-tied", "t5-untied", "bart")
@@ -192,6 +199,37 @@ def save(folder: Path, name: str = "llama", seed: int = 0, *, tokenizer: Any = N
     """A model folder as users have them: config.json, model.safetensors, tokenizer files."""
     model(name, seed, **overrides).save_pretrained(folder)
     (tokenizer or word_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+def save_classifier(folder: Path, kind: str = "bert", labels: dict[int, str] = LABELS, **overrides: Any) -> Path:
+    """A tiny classifier whose tokenizer closes every text, as BERT's and RoBERTa's do."""
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A </s>", special_tokens=[("</s>", EOS)])
+    settings: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 18,
+        "pad_token_id": PAD if kind == "bert" else 1,
+        "id2label": labels,
+        "label2id": {name: i for i, name in labels.items()},
+    }
+    if kind == "gpt2":
+        settings = {k: v for k, v in settings.items() if k in ("vocab_size", "id2label", "label2id")}
+        settings |= {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 18, "pad_token_id": None}
+    name = {"bert": "BertConfig", "roberta": "RobertaConfig", "gpt2": "GPT2Config"}[kind]
+    config = getattr(transformers, name)(**{**settings, **overrides})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.5)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

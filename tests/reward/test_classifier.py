@@ -9,47 +9,16 @@ import pytest
 import torch
 import transformers
 from models import tiny
-from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification
 
 from humanward.errors import InputError
 from humanward.records import Message, Prompt
 from humanward.reward.sources import Classifier
 
-LABELS = {0: "nothate", 1: "hate", 2: "Unsure"}
+LABELS = tiny.LABELS
+save = tiny.save_classifier
 LONG = " ".join(f"w{i % 18}" for i in range(40))
 TEXTS = ["w1", "w2 w3 w4 w5 w6", "w7 w8", "w9 w10 w11", "w1 w1 w1 w1"]
-
-
-def save(folder: Path, kind: str = "bert", labels: dict[int, str] = LABELS, **overrides: Any) -> Path:
-    """A tiny classifier whose tokenizer closes every text, as BERT's and RoBERTa's do."""
-    tokenizer = tiny.word_tokenizer()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A </s>", special_tokens=[("</s>", tiny.EOS)])
-    settings: dict[str, Any] = {
-        "vocab_size": tiny.VOCABULARY,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 18,
-        "pad_token_id": tiny.PAD if kind == "bert" else 1,
-        "id2label": labels,
-        "label2id": {name: i for i, name in labels.items()},
-    }
-    if kind == "gpt2":
-        settings = {k: v for k, v in settings.items() if k in ("vocab_size", "id2label", "label2id")}
-        settings |= {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 18, "pad_token_id": None}
-    name = {"bert": "BertConfig", "roberta": "RobertaConfig", "gpt2": "GPT2Config"}[kind]
-    config = getattr(transformers, name)(**{**settings, **overrides})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.normal_(std=0.5)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def make(folder: Path, label: str | int = "hate", **options: Any) -> Classifier:

@@ -1,0 +1,92 @@
+"""The glossary in docs/metrics.md names exactly what runs write to metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from models import tiny
+from reward.test_reward_model import preferences
+from rl.checks import make_trainer
+
+from humanward.config import parse_config
+from humanward.progress import Reporter
+from humanward.records import write_jsonl
+from humanward.run_dir import open_run
+from humanward.stages.align import run_align
+from humanward.stages.context import Run
+from humanward.stages.reward import run_reward
+
+GLOSSARY = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+
+
+def glossary(prefix: str) -> set[str]:
+    """Names in the first column of the glossary's tables."""
+    rows = re.findall(r"^\| `([a-z]+/[a-z_]+)` \|(.+)\|(.+)\|$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len({name for name, _, _ in rows}) == len(rows), "a name stands twice"
+    assert all(formula.strip() and unit.strip() for _, formula, unit in rows)
+    return {name for name, _, _ in rows if name.startswith(prefix)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    tiny.save(tmp_path / "policy")
+    tiny.save_classifier(tmp_path / "classifier")
+    lines = [json.dumps({"id": p.id, "text": p.text}) for p in tiny.prompts(24, words=4)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    config = parse_config(
+        {
+            "model": {"policy": str(tmp_path / "policy"), "dtype": "float32", "device": "cpu"},
+            "lora": {"rank": 4},
+            "prompts": {"path": str(tmp_path / "prompts.jsonl")},
+            "sampling": {"max_new_tokens": 6},
+            "feedback": {"source": "none"},
+            "reward": {
+                "source": "classifier",
+                "classifier": str(tmp_path / "classifier"),
+                "epochs": 1,
+                "rank": 4,
+                "max_tokens_trained": 32,
+            },
+            "ppo": {
+                "steps": 3,
+                "rollout_size": 8,
+                "minibatch_size": 4,
+                "micro_batch_size": 4,
+                "critic_warmup_steps": 1,
+            },
+            "evaluation": {"judge": str(tmp_path / "classifier")},
+        }
+    )
+    return Run(open_run(tmp_path / "run", config), Reporter(quiet=True))
+
+
+def names(run: Run, prefix: str) -> set[str]:
+    rows = [row for row in run.folder.metrics() if any(key.startswith(prefix) for key in row)]
+    assert rows
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    return set(rows[0])
+
+
+def test_the_align_stage_logs_what_the_glossary_names(run: Run) -> None:
+    run_align(run)
+    assert names(run, "ppo/") == glossary("ppo/")
+    assert [row["ppo/step"] for row in run.folder.metrics()] == [1, 2, 3]
+    facts = run.folder.facts("align", "")
+    assert facts["kl_at_start"] == 0
+    assert (run.folder.file("adapter") / "adapter_model.safetensors").exists()
+
+
+def test_the_reward_stage_logs_what_the_glossary_names(run: Run) -> None:
+    pairs = [*preferences(24, seed=1), *preferences(12, seed=2)]
+    marked = [p.__class__(**{**p.__dict__, "split": "validation" if i >= 24 else "train"}) for i, p in enumerate(pairs)]
+    write_jsonl(run.folder.file("preferences.jsonl"), marked)
+    run_reward(run)
+    assert names(run, "reward/") == glossary("reward/")
+
+
+def test_the_trainer_alone_logs_all_but_what_the_stage_adds() -> None:
+    trainer, _ = make_trainer()
+    assert set(trainer.step()) == glossary("ppo/") - {"ppo/toxicity"}
