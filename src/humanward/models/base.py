@@ -47,7 +47,12 @@ class SharedBase:
         self.model = loaded.model
         self.device = loaded.model.device
         self.vocabulary: int = loaded.model.get_input_embeddings().weight.shape[0]
-        self.width: int = loaded.model.get_output_embeddings().weight.shape[1]
+        head = loaded.model.get_output_embeddings()
+        if head is None:
+            raise InputError(
+                f"{self.name}: has no language-model head; name a causal or encoder-decoder language model"
+            )
+        self.width: int = head.weight.shape[1]
         # Any, because PEFT hands its methods through to the base by __getattr__.
         self._peft: Any = None
         self._role = "reference"
@@ -229,10 +234,6 @@ class SharedBase:
     @torch.no_grad()
     def _head_is_plain(self) -> bool:
         """Whether the output matrix on the trunk's state gives the model's own logits: no cap, no scale."""
-        if self.model.get_output_embeddings() is None:
-            raise InputError(
-                f"{self.name}: has no language-model head; name a causal or encoder-decoder language model"
-            )
         ids = torch.arange(min(8, self.vocabulary), device=self.device)[None]
         tokens = Tokens(ids[:, :4], torch.ones_like(ids[:, :4]).bool(), ids[:, 4:], torch.ones_like(ids[:, 4:]).bool())
         with self._autocast():
