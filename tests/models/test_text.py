@@ -111,6 +111,12 @@ def test_a_tokenizer_of_another_model_is_refused() -> None:
         finish_loading(tiny.model("llama"), tiny.word_tokenizer(30), "tiny")
 
 
+def test_a_model_without_a_language_model_head_is_refused() -> None:
+    trunk = tiny.model("llama").model
+    with pytest.raises(InputError, match="tiny: has no language-model head; name a causal"):
+        SharedBase(finish_loading(trunk, tiny.word_tokenizer(), "tiny"))
+
+
 def test_loading_freezes_the_model_and_turns_dropout_off() -> None:
     base = tiny.shared_base("gpt2", attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5)
     assert not any(p.requires_grad for p in base.model.parameters())

@@ -136,13 +136,13 @@ def shared_base(
     *,
     tokenizer: Any = None,
     system_prompt: str | None = None,
+    dtype: str = "float32",
     **overrides: Any,
 ) -> SharedBase:
-    """A SharedBase around ``model``."""
-    return SharedBase(
-        finish_loading(model(name, seed, **overrides), tokenizer or word_tokenizer(), f"tiny-{name}"),
-        system_prompt=system_prompt,
-    )
+    """A SharedBase around ``model``, in float32 unless told otherwise."""
+    built = model(name, seed, **overrides).to(getattr(torch, dtype))
+    loaded = finish_loading(built, tokenizer or word_tokenizer(), f"tiny-{name}")
+    return SharedBase(loaded, system_prompt=system_prompt)
 
 
 def byte_base(seed: int = 0) -> SharedBase:

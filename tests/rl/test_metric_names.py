@@ -10,6 +10,7 @@ import pytest
 from models import tiny
 from reward.test_reward_model import preferences
 from rl.checks import make_trainer
+from safetensors.torch import load_file
 
 from humanward.config import parse_config
 from humanward.progress import Reporter
@@ -30,8 +31,7 @@ def glossary(prefix: str) -> set[str]:
     return {name for name, _, _ in rows if name.startswith(prefix)}
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
+def make_run(tmp_path: Path, **ppo: float) -> Run:
     tiny.save(tmp_path / "policy")
     tiny.save_classifier(tmp_path / "classifier")
     lines = [json.dumps({"id": p.id, "text": p.text}) for p in tiny.prompts(24, words=4)]
@@ -56,11 +56,17 @@ def run(tmp_path: Path) -> Run:
                 "minibatch_size": 4,
                 "micro_batch_size": 4,
                 "critic_warmup_steps": 1,
+                **ppo,
             },
             "evaluation": {"judge": str(tmp_path / "classifier")},
         }
     )
     return Run(open_run(tmp_path / "run", config), Reporter(quiet=True))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path)
 
 
 def names(run: Run, prefix: str) -> set[str]:
@@ -90,3 +96,17 @@ def test_the_reward_stage_logs_what_the_glossary_names(run: Run) -> None:
 def test_the_trainer_alone_logs_all_but_what_the_stage_adds() -> None:
     trainer, _ = make_trainer()
     assert set(trainer.step()) == glossary("ppo/") - {"ppo/toxicity"}
+
+
+def test_over_the_budget_the_last_policy_within_it_is_kept(tmp_path: Path) -> None:
+    """The policy first moves in step 2, which step 3 measures: what is kept is the policy of step 2's rollout."""
+    run = make_run(tmp_path, kl_budget=1e-3, learning_rate=0.1, critic_learning_rate=0.1)
+    run_align(run)
+    measured = [row["ppo/sequence_kl"] for row in run.folder.metrics()]
+    assert measured[:2] == [0, 0]
+    assert measured[2] > 1e-3
+    facts = run.folder.facts("align", "")
+    assert facts["stopped_at_budget"] is True
+    assert any("above ppo.kl_budget" in line for line in facts["warnings"])
+    saved = load_file(run.folder.file("adapter") / "adapter_model.safetensors")
+    assert not any(bool(weight.any()) for name, weight in saved.items() if "lora_B" in name)

@@ -301,3 +301,14 @@ def test_a_step_runs_on_other_architectures(name: str) -> None:
     assert metrics[0]["ppo/sequence_kl"] == 0
     assert metrics[1]["ppo/sequence_kl"] != 0
     assert not [line for line in alarms if checks.START in line or checks.RATIO in line]
+
+
+def test_a_bfloat16_base_trains_float32_adapters_without_alarms() -> None:
+    base = tiny.shared_base(dtype="bfloat16")
+    tiny.with_policy(base)
+    trainer, alarms = make_trainer(base=base, micro_batch_size=2, learning_rate=0.01)
+    assert {p.dtype for p in trainer.parameters} == {torch.float32}
+    rows = [step(trainer)[0] for _ in range(2)]
+    assert rows[0]["ppo/sequence_kl"] == 0
+    assert rows[1]["ppo/sequence_kl"] != 0
+    assert not [line for line in alarms if checks.START in line or checks.RATIO in line]
