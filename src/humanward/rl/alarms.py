@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-# Measured on the demo policy: over 5,000 tokens, packed in two ways, bfloat16 gave a mean of 4e-4 and a maximum of .09.
-START_TOLERANCE = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (1e-3, 0.25)}
-"""Mean and largest difference in nats a token that different packings explain, by dtype; faults give far more."""
+# Measured on the demo policy in bfloat16: over 5,000 tokens, packed in two ways, a mean of 4e-4 and a maximum of .09 at
+# the start, a mean of up to 2e-3 late in training. A forgotten temperature or dropout left on give a mean above 2e-2.
+START_TOLERANCE = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (5e-3, 0.5)}
+"""Mean and largest difference in nats a token that different packings explain, by dtype."""
 
 
 def kl_at_start(
