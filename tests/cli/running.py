@@ -29,15 +29,19 @@ class Outcome:
         assert self.code == 0, self.err
         return json.loads(self.out)
 
-    def refusal(self) -> str:
-        """The one line of a refused command: exit code 2, nothing on standard output."""
+    def refusal(self, *, after_work: bool = False) -> str:
+        """The one line of a refused command: exit code 2, nothing on standard output.
+
+        ``after_work``: what stages said before it may stand above.
+        """
         lines = self.err.strip().splitlines()
         assert self.code == 2, (self.code, self.err)
         assert self.out == ""
-        assert len(lines) == 1, lines
-        assert lines[0].startswith("humanward: "), lines
+        assert len([line for line in lines if line.startswith("humanward: ")]) == 1, lines
+        assert after_work or len(lines) == 1, lines
+        assert lines[-1].startswith("humanward: "), lines
         assert "Traceback" not in self.err
-        return lines[0]
+        return lines[-1]
 
 
 def humanward(*arguments: object) -> Outcome:

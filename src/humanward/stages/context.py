@@ -139,6 +139,12 @@ def prepare_prompts(run: Run) -> dict[str, int]:
     fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
     fractions = {"train": 1 - sum(fractions.values()), **fractions}
     prompts = split_prompts(tuple(kept), fractions, seed=0)
+    for split in ("train", "test"):
+        if not any(prompt.split == split for prompt in prompts):
+            raise InputError(
+                f"{config.train or config.path}: leaves no {split} prompts of {len(prompts)}; "
+                f"give more prompts, or change prompts.{split if config.train else 'test_fraction'}"
+            )
     write_jsonl(run.folder.file("prompts.jsonl"), prompts)
     return {"duplicates": read.duplicates, "too_long": long, "prompts": len(prompts)}
 
