@@ -185,6 +185,11 @@ class SharedBase:
             return
         self._peft.base_model.enable_adapter_layers()
         self._peft.set_adapter(adapter)
+        if self._peft.peft_config[adapter].modules_to_save:
+            # Whole matrices that an SFT adapter brings (new embeddings, say) stay as they are: only LoRA is trained.
+            for full_name, parameter in self.model.named_parameters():
+                if ".modules_to_save." in full_name:
+                    parameter.requires_grad_(False)
         if name == "reference":
             for parameter in self.role_parameters(adapter):
                 parameter.requires_grad_(False)
