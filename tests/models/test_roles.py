@@ -183,6 +183,41 @@ def test_an_sft_adapter_on_the_output_matrix_counts(tmp_path: Path) -> None:
     assert -float(logprobs(base, "policy")[0].sum()) / len(response) == pytest.approx(float(loss), rel=1e-5)
 
 
+def test_whole_matrices_of_an_sft_adapter_count_and_stay_as_they_are(tmp_path: Path) -> None:
+    """DoRA on one matrix and a whole output matrix and embedding of its own, as after adding chat tokens."""
+    config = peft.LoraConfig(
+        r=4,
+        target_modules=["q_proj"],
+        modules_to_save=["lm_head", "embed_tokens"],
+        use_dora=True,
+        task_type="CAUSAL_LM",
+    )
+    wrapped = peft.get_peft_model(tiny.model("llama"), config).eval()
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.3)
+    wrapped.save_pretrained(tmp_path)
+    base = tiny.shared_base()
+    base.start_from(tmp_path)
+    prompt, response = tiny.PROMPTS[0], tiny.RESPONSES[0]
+    with torch.no_grad():
+        labels = torch.tensor([[-100] * len(prompt) + response])
+        loss = float(wrapped(input_ids=torch.tensor([prompt + response]), labels=labels).loss)
+    for role in ("policy", "reference"):
+        assert -float(logprobs(base, role)[0].sum()) / len(response) == pytest.approx(loss, rel=1e-5)
+    with base.role("policy"):
+        base.logprobs(tiny.tokens())[0].sum().backward()
+        ours = {id(p) for p in base.role_parameters("policy")}
+        assert ours == {id(p) for p in base.model.parameters() if p.requires_grad}
+        assert ours == {id(p) for p in base.model.parameters() if p.grad is not None}
+    base.save_role("policy", tmp_path / "again")
+    plain = peft.PeftModel.from_pretrained(tiny.model("llama").eval(), str(tmp_path / "again"))
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad(), base.role("policy"):
+        torch.testing.assert_close(plain(input_ids=ids).logits, base.model(input_ids=ids).logits)
+
+
 def test_errors_are_one_line_and_name_the_thing(tmp_path: Path) -> None:
     base = tiny.shared_base()
     with pytest.raises(InputError, match=r"lora.target_modules = \('nowhere',\): matches nothing in tiny-llama"):

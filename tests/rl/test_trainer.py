@@ -10,6 +10,8 @@ from models import tiny
 from rl import checks
 from rl.checks import make_trainer, presence, step
 
+from humanward.models.base import SharedBase
+from humanward.models.loading import finish_loading
 from humanward.rl import trainer as trainer_module
 from humanward.rl.rollouts import build_rollout
 from humanward.rl.trainer import NonFiniteError, PPOTrainer
@@ -98,6 +100,29 @@ def test_everything_is_zero_on_padding() -> None:
     assert bool(padding.any())
     for name in ("logprobs", "ref_logprobs", "values", "rewards", "advantages", "returns"):
         assert not bool(getattr(rollout, name)[padding].any()), name
+
+
+def test_the_missing_end_penalty_honours_every_stop_token() -> None:
+    """Ends by the tokenizer's EOS or by a second stop token (5) cost nothing, a cut off response exactly 2.5."""
+    model = tiny.model("llama")
+    model.generation_config.eos_token_id = [5, tiny.EOS]
+    base = tiny.with_policy(SharedBase(finish_loading(model, tiny.word_tokenizer(), "two ends")))
+    trainer, _ = make_trainer(
+        checks.numbers,
+        base=base,
+        kl_coef=0.0,
+        missing_eos_penalty=2.5,
+        rollout_size=32,
+        sampling={"temperature": 30.0, "max_new_tokens": 12},
+    )
+    _, rollout = step(trainer)
+    kinds = set()
+    for row in range(32):
+        last = int(rollout.tokens.response_ids[row][rollout.tokens.response_mask[row]][-1])
+        kinds.add(last if last in (5, tiny.EOS) else None)
+        paid = 0.0 if last in (5, tiny.EOS) else 2.5
+        assert float(rollout.rewards[row].sum()) == (row + 1) / 2 - paid
+    assert kinds == {5, tiny.EOS, None}
 
 
 def test_the_learning_rate_falls_linearly_to_zero() -> None:
