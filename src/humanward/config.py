@@ -158,7 +158,7 @@ class PPOConfig(Section):
         8.0, gt=0, description="nats a sequence; the report warns above it and training stops early"
     )
     target_update_kl: float = Field(0.02, gt=0, description="nats a token between old and new policy")
-    missing_eos_penalty: float | None = Field(
+    missing_eos_penalty: float = Field(
         1.0, ge=0, description="subtracted from the score of a response that was cut off"
     )
     score_clip: float | None = Field(None, gt=0, description="scores are clipped to +- this, after anchoring")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tomllib
@@ -61,9 +62,10 @@ class RunDir:
     # --- metrics -----------------------------------------------------------------------------------------------------
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """Append one object to metrics.jsonl."""
+        """Append one object to metrics.jsonl; a number that is not finite is written as null."""
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
         with writing(self.file(METRICS)), self.file(METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics, allow_nan=True).replace("NaN", "null") + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """All logged objects, in order; a last line that a crash cut short is left out."""
@@ -167,13 +169,17 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` (replacing it) when the block ends well, and vanishes otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     with writing(path):
         try:
             temporary.mkdir(parents=True)
             yield temporary
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(old)
             temporary.replace(path)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if old.exists() and not path.exists():
+                old.replace(path)
+            for folder in (temporary, old):
+                shutil.rmtree(folder, ignore_errors=True)
