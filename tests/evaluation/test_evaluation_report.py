@@ -280,9 +280,7 @@ def test_page_works_in_a_browser(tmp_path):
 def test_every_field_is_documented(good):
     report, _ = good
     docs = Path(__file__).parents[2] / "docs"
-    text = "".join(
-        path.read_text(encoding="utf-8") for path in (docs / "files.md", docs / "report.md") if path.exists()
-    )
+    text = (docs / "files.md").read_text(encoding="utf-8")
     for name in report:
         assert f"`{name}" in text, name
     for part in ("toxicity", "kl", "fluency", "reward", "gold"):
