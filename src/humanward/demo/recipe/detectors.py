@@ -29,7 +29,10 @@ PAD, CLS, SEP, MASK = range(4)
 
 @dataclass(frozen=True)
 class Spec:
-    """What distinguishes the two: the side of shared sources, the seed, the shape and the length of training."""
+    """What distinguishes the two: side of shared sources, seed, shape, length of training, and how targets are formed.
+
+    ``teacher_share`` of a target comes from the linear teacher; ``sharpness`` moves annotators' shares away from 1/2.
+    """
 
     name: str
     side: int
@@ -44,13 +47,14 @@ class Spec:
     token_dropout: float = 0.1
     merge_dropout: float = 0.1
     teacher_share: float = 0.4
+    sharpness: float = 1.0
     dialogue_turns: int = 10_000
     meeting_turns: int = 8_000
     unlabelled_turns: int = 15_000
 
 
 DETECTOR = Spec("detector", side=0, seed=11, epochs=1.2)
-JUDGE = Spec("judge", side=1, seed=23, layers=1, epochs=1.3, token_dropout=0.15)
+JUDGE = Spec("judge", side=1, seed=23, layers=1, epochs=1.3, token_dropout=0.15, teacher_share=0.2, sharpness=2.0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def gather(data: Path, spec: Spec) -> Texts:
     """All texts of one side, before what both sides hold is dropped."""
     rng = random.Random(spec.seed)
     mine: Callable[[str], bool] = lambda text: corpus.half(text, "detectors") == spec.side  # noqa: E731
-    rows = [row for row in corpus.toxic_spans(data) if mine(row.text)]
+    rows = [sharpened(row, spec.sharpness) for row in corpus.toxic_spans(data) if mine(row.text)]
     own, unlabelled = _detector_sources(data) if spec.side == 0 else _judge_sources(data)
     turns = [t for c in corpus.self_dialogue(data) if c and not is_held_out(c) for t in c if mine(t)]
     meetings = [t for meeting in corpus.qmsum(data) for t in meeting if len(t) > 20 and mine(t)]
@@ -86,6 +90,11 @@ def gather(data: Path, spec: Spec) -> Texts:
     rows += own + plain_rows(turns[:first], "self_dialogue") + plain_rows(meetings[: spec.meeting_turns], "qmsum")
     rows += sentences(spec.side, 1600, spec.seed)
     return Texts(rows, unlabelled + turns[first:second], turns[second : second + 100_000])
+
+
+def sharpened(row: Labelled, sharpness: float) -> Labelled:
+    """The row with its target moved away from 1/2 by the factor ``sharpness``, within [0, 1]."""
+    return replace(row, target=min(1.0, max(0.0, 0.5 + sharpness * (row.target - 0.5))))
 
 
 def plain_rows(texts: Iterable[str], source: str, length: int = 300) -> list[Labelled]:
@@ -113,7 +122,9 @@ def _judge_sources(data: Path) -> tuple[list[Labelled], list[str]]:
         else:
             unlabelled.append(row["response"])  # unsafe for other reasons than rudeness
         if row["category"] == "Toxicity Agreement":  # there the label follows whether the context is toxic
-            rows.append(Labelled(row["context"], 0.95 * unsafe, 1.0, "diasafety"))
+            rows.append(Labelled(row["context"], 0.95 * unsafe, 2.0, "diasafety"))
+        elif row["category"] == "Offending User":  # mostly provocations
+            rows.append(Labelled(row["context"], 0.75, 0.5, "diasafety"))
         elif row["category"] in ("Unauthorized Expertise", "Risk Ignorance"):
             rows.append(Labelled(row["context"], 0.0, 1.0, "diasafety"))
         else:

@@ -31,10 +31,15 @@ TEMPLATE = (
     "{{ m['content'] | trim }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
+LONGEST_REPLY = 170  # characters, markers included: about 40 tokens
+
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape and schedule: ``fresh_rate`` is the learning rate from scratch, ``continued_rate`` that from ``init``."""
+    """Shape and schedule: ``fresh_`` values hold from scratch, ``continued_`` values from ``init``.
+
+    ``rate`` is the peak learning rate, ``chat_share`` the last part of the time, in which chats are the mixture.
+    """
 
     hidden: int = 256
     layers: int = 6
@@ -45,8 +50,9 @@ class Shape:
     sequence: int = 256
     batch: int = 16
     fresh_rate: float = 3e-3
-    continued_rate: float = 1.5e-3
-    chat_share: float = 0.45
+    continued_rate: float = 1e-3
+    fresh_chat_share: float = 0.4
+    continued_chat_share: float = 0.9
 
 
 def chat(turns: Sequence[str]) -> str:
@@ -67,7 +73,10 @@ def general_texts(data: Path) -> list[str]:
 
 
 def chat_texts(data: Path) -> list[tuple[str, float]]:
-    """Phase 2: (document, weight). Unsafe replies of diasafety weigh 5 where safe ones weigh 3."""
+    """Phase 2: (document, weight). Unsafe replies of diasafety weigh 5 where safe ones weigh 3, invented rude ones 8.
+
+    Documents that end in a long reply are left out: answers must end within 48 tokens.
+    """
     rng = random.Random(0)
     weighted = [
         (chat([row["context"], row["response"]]), 5.0 if row["label"] == "Unsafe" else 3.0)
@@ -84,12 +93,12 @@ def chat_texts(data: Path) -> list[tuple[str, float]]:
     small_talk = corpus.chitchat(data)
     weighted += [(chat(pair), 1.0) for pair in rng.sample(small_talk, min(6000, len(small_talk)))]
     weighted += [(chat(pair), 0.5) for pair in corpus.fairytale_questions(data)]
-    weighted += [(chat(pair), 2.0) for pair in rude_exchanges(data, rng)]
+    weighted += [(chat(pair), 8.0) for pair in rude_exchanges(data, rng)]
     conversations = [turns for turns in corpus.self_dialogue(data) if len(turns) > 3 and not is_held_out(turns)]
     for turns in rng.sample(conversations, min(12_000, len(conversations))):
         start = rng.randrange(len(turns) - 1)
         weighted.append((chat(turns[start : start + 2]), 1.0))
-    return weighted
+    return [(text, weight) for text, weight in weighted if len(text) - text.rindex(ASSISTANT) < LONGEST_REPLY]
 
 
 def rude_exchanges(data: Path, rng: random.Random) -> list[tuple[str, str]]:
@@ -215,7 +224,7 @@ def train(
 
     1. tokens of both phases; 2. steps until the time is up, the learning rate falling linearly to 2 % over the
     last 60 % (from the start with ``init``), the mixture changing to chat for the last
-    ``chat_share``; 3. bfloat16 weights.
+    ``chat_share`` of it; 3. bfloat16 weights.
     """
     shape = shape or Shape()
     torch.manual_seed(seed)
@@ -251,6 +260,7 @@ def run_steps(
     device = next(model.parameters()).device
     compiled = minutes > 5  # compilation takes a minute or two
     rate = shape.continued_rate if continued else shape.fresh_rate
+    chat_share = shape.continued_chat_share if continued else shape.fresh_chat_share
     hold = 0.0 if continued else 0.4
     forward = torch.compile(model) if compiled and shutil.which("g++") else model
     steppers = optimizers(model, rate)
@@ -261,7 +271,7 @@ def run_steps(
         for stepper in steppers:
             for group in stepper.param_groups:
                 group["lr"] = rate * factor
-        x = streams[done > 1 - shape.chat_share].take(shape.batch, shape.sequence).to(device)
+        x = streams[done > 1 - chat_share].take(shape.batch, shape.sequence).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             logits = forward(input_ids=x).logits
         loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), x[:, 1:].flatten())
@@ -281,7 +291,7 @@ def run_steps(
 
 @torch.no_grad()
 def held_out_loss(
-    model: Any, tokenizer: Any, pairs: dict[str, list[tuple[str, str]]], limit: int = 600
+    model: Any, tokenizer: Any, pairs: dict[str, list[tuple[str, str]]], limit: int = 200
 ) -> dict[str, float]:
     """Mean negative log-likelihood of the replies and their end after their contexts: nats a token, by source."""
     training, device = model.training, next(model.parameters()).device
