@@ -15,6 +15,9 @@ from humanward.preferences import PromptPairs
 from humanward.reward.loss import pairwise_loss
 from humanward.reward.model import ROLE, RewardModel
 
+CHUNK_TOKENS = 4096
+"""Padded tokens in one forward: texts of very unequal length are grouped by it, which changes no result."""
+
 
 @dataclass(frozen=True)
 class TrainingStep:
@@ -76,10 +79,27 @@ def _warm_then_linear(step: int, steps: int) -> float:
     return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm))
 
 
+def length_chunks(lengths: torch.Tensor, budget: int = CHUNK_TOKENS) -> list[torch.Tensor]:
+    """Row numbers, in groups of like length whose padded size (rows x longest) is at most ``budget`` tokens.
+
+    A single row longer than that is a group of its own. Rows that all fit into the budget together stay together.
+    """
+    chunks: list[list[int]] = [[]]
+    for row in lengths.argsort(stable=True).tolist():
+        if chunks[-1] and (len(chunks[-1]) + 1) * int(lengths[row]) > budget:
+            chunks.append([])
+        chunks[-1].append(row)
+    if len(chunks) == 1:
+        return [torch.arange(len(lengths), device=lengths.device)]
+    return [torch.tensor(chunk, device=lengths.device) for chunk in chunks]
+
+
 def _pair_loss(model: RewardModel, groups: Sequence[PromptPairs]) -> tuple[torch.Tensor, float]:
     prompts = [group.prompt for group in groups for _ in group.texts]
     texts = [text for group in groups for text in group.texts]
-    scores = model.forward(model.base.encode(prompts, texts, limit=model.limit))
+    tokens = model.base.encode(prompts, texts, limit=model.limit)
+    chunks = length_chunks(tokens.prompt_mask.sum(1) + tokens.response_mask.sum(1))
+    scores = torch.cat([model.forward(tokens[rows].trimmed()) for rows in chunks])[torch.cat(chunks).argsort()]
     chosen, rejected, weights, ties = [], [], [], []
     offset = 0
     for group in groups:
