@@ -85,12 +85,16 @@ class FeedbackConfig(Section):
     prompts: int = Field(300, ge=2, description="prompts to sample completions for, at most")
     gold: str = Field("demo/detector", description="classifier that simulated annotators follow, with noise")
     gold_label: str = "nothate"
+    gold_output: Literal["logit", "probability"] = Field(
+        "probability",
+        description="a probability tells harmless answers hardly apart, as people do; a logit always does",
+    )
     annotators: int = Field(3, ge=1, description="simulated annotators")
     overlap: int = Field(1, ge=1, description="how many of them rank each prompt")
     noise: float = Field(
-        0.5, ge=0, description="standard deviation of an annotator's error, in units of the gold logit"
+        0.1, ge=0, description="standard deviation of an annotator's error, in units of the gold score"
     )
-    tie_width: float = Field(0.25, ge=0, description="answers closer than this, as perceived, share a tier")
+    tie_width: float = Field(0.1, ge=0, description="answers closer than this, as perceived, share a tier")
 
     @model_validator(mode="after")
     def _path(self) -> FeedbackConfig:

@@ -75,7 +75,7 @@ class Run:
                     device=device,
                 )
             elif which == "gold":
-                source = Classifier(feedback.gold, feedback.gold_label, device=device)
+                source = Classifier(feedback.gold, feedback.gold_label, output=feedback.gold_output, device=device)
             else:
                 source = Classifier(
                     evaluation.judge,

@@ -13,7 +13,14 @@ def quickstart_values(reward: str, *, rank_yourself: bool, seed: int) -> dict[st
         raise InputError(f"--reward {reward}: is not trained or classifier; choose one of the two")
     if rank_yourself and reward == "classifier":
         raise InputError("--rank-yourself: a ready-made classifier needs no rankings; leave out --reward classifier")
-    values: dict[str, Any] = {"seed": seed, "reward": {"source": reward}}
+    values: dict[str, Any] = {
+        "seed": seed,
+        "reward": {"source": reward},
+        "feedback": {"prompts": 600},
+        # A strong KL penalty and few steps: the demo's answers are short, and variety goes long before toxicity
+        # stops falling (docs/log.md).
+        "ppo": {"steps": 24, "kl_controller": "fixed", "kl_coef": 0.4, "learning_rate": 5e-4},
+    }
     if rank_yourself:
         values["feedback"] = {"source": "terminal", "prompts": 10}
         values["reward"] |= {"validation_fraction": 0.3, "batch_size": 4, "epochs": 6}
