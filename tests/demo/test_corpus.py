@@ -77,3 +77,14 @@ def test_a_file_that_is_not_gzip_is_named(tmp_path: Path) -> None:
     (tmp_path / "fairytaleqa/stories.jsonl.gz").write_bytes(b"plain")
     with pytest.raises(InputError, match=r"stories\.jsonl\.gz: not readable as gzipped UTF-8"):
         corpus.fairytales(tmp_path)
+
+
+def test_every_required_file_is_missed_before_anything_starts(tmp_path: Path) -> None:
+    root = write_tiny_data(tmp_path)
+    corpus.require(root, ("detectors", "policy"))
+    (root / "hatecheck/test_suite_cases.csv.gz").unlink()
+    corpus.require(root, ("policy",))
+    with pytest.raises(
+        InputError, match=r"test_suite_cases\.csv\.gz: the recipe needs this file of the data set hatecheck"
+    ):
+        corpus.require(root, ("detectors",))

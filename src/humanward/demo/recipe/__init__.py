@@ -38,8 +38,9 @@ def build(
         raise InputError(f"minutes={minutes} is not positive; give the policy some time to train")
     if not data.is_dir():
         raise InputError(f"{data}: no such folder; --data names the folder that holds the data sets")
-    from humanward.demo.recipe import detectors, evaluate, policy, prompts
+    from humanward.demo.recipe import corpus, detectors, evaluate, policy, prompts
 
+    corpus.require(data, parts)
     out.mkdir(parents=True, exist_ok=True)
     metrics = read_metrics(out)
     if "detectors" in parts:

@@ -16,7 +16,7 @@ import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,55 @@ class Labelled:
     source: str = ""
 
 
-def read_text(data: Path, name: str) -> str:
-    """The (gunzipped) text of ``data/name``; InputError when it is absent or unreadable."""
+SHARED = (
+    "toxic_spans/comments.csv.gz",
+    "toxic_spans/annotations.csv.gz",
+    "self_dialogue/self_dialogue.jsonl.gz",
+    *(f"qmsum/{split}.jsonl.gz" for split in ("train", "val", "test")),
+    "hh_rlhf_helpful_seed/helpful-base.seed.subset.jsonl.gz",
+    "oasst_en100/en_100_tree.jsonl.gz",
+    "self_instruct_seeds/seed_tasks.jsonl",
+    "self_instruct_seeds/user_oriented_instructions.jsonl",
+    *(f"chitchat_qna/qna_chitchat_{s}.qna.gz" for s in ("friendly", "professional", "witty", "caring", "enthusiastic")),
+    "diasafety/train.json.gz",
+    "convabuse/ConvAbuseEMNLPtrain.csv.gz",
+    "fairytaleqa/questions.jsonl.gz",
+)
+FILES = {
+    "detectors": (
+        *SHARED,
+        "davidson_tweets/labeled_data.csv.gz",
+        "topical_chat/valid_freq.json.gz",
+        *(f"context_toxicity/{name}.csv.gz" for name in ("gn", "gc", "cat_small")),
+        "hatecheck/test_suite_cases.csv.gz",
+        "real_toxicity_prompts/rtp_sample.subset.jsonl.gz",
+    ),
+    "policy": (
+        *SHARED,
+        "fairytaleqa/stories.jsonl.gz",
+        "diasafety/val.json.gz",
+        "convabuse/ConvAbuseEMNLPvalid.csv.gz",
+    ),
+    "prompts": (),
+}  # besides chatterbot_corpus/*.yml
+
+
+def require(data: Path, parts: Iterable[str]) -> None:
+    """InputError for the first file that ``parts`` need and ``data`` lacks, before any part starts."""
+    for name in (name for part in parts for name in FILES[part]):
+        _existing(data, name)
+
+
+def _existing(data: Path, name: str) -> Path:
     path = data / name
     if not path.is_file():
         raise InputError(f"{path}: the recipe needs this file of the data set {name.split('/')[0]}; put it there")
+    return path
+
+
+def read_text(data: Path, name: str) -> str:
+    """The (gunzipped) text of ``data/name``; InputError when it is absent or unreadable."""
+    path = _existing(data, name)
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
