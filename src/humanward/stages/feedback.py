@@ -16,7 +16,7 @@ from humanward.feedback.formats import import_files
 from humanward.feedback.simulated import simulate
 from humanward.feedback.terminal import rank_in_terminal
 from humanward.preferences import PreferenceSet, check_straddling, derive_preferences
-from humanward.prompts import split_prompts
+from humanward.prompts import opening_key, split_prompts
 from humanward.records import Completion, Preference, Prompt, Ranking, read_json_lines, read_jsonl, write_jsonl
 from humanward.stages.context import Run
 
@@ -43,8 +43,12 @@ def run_feedback(run: Run) -> None:
         _tell(run, derived)
         preferences = list(derived.preferences)
         write_jsonl(run.folder.file(files.RANKINGS), rankings)
-    if not any(not p.tie for p in preferences):
-        raise InputError(f"{run.folder.path}: the rankings hold no strict preference; a reward model needs some")
+    preferences = _without_test_prompts(run, preferences)
+    if not any(not p.tie and p.split != "validation" for p in preferences):
+        raise InputError(
+            f"{run.folder.path}: the rankings hold no strict preference to train on ({len(preferences)} pairs in all, "
+            "without ties, those held out and those on test prompts); rank more prompts"
+        )
     check_straddling(preferences)
     write_jsonl(run.folder.file(files.PREFERENCES), preferences)
     simulated = any(p.simulated for p in preferences)
@@ -69,6 +73,8 @@ def _rankings(run: Run) -> Ranked:
     source = run.config.feedback.source
     if source == "rankings":
         feedback = _imported(run)
+        if _rankings_by_people(run):
+            feedback = files.merge(files.read_feedback(run.folder.path), feedback)
         write_jsonl(run.folder.file(files.COMPLETIONS), feedback.completions)
         return feedback.prompts, feedback.completions, feedback.rankings, feedback.locations
     run.folder.facts("sample", f"run `humanward sample --run {run.folder.path}`")
@@ -172,6 +178,13 @@ def _split_for_reward(run: Run, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]
     held_out = run.config.reward.validation_fraction
     unsplit = [dataclasses.replace(prompt, split="") for prompt in prompts]
     return split_prompts(unsplit, {"train": 1 - held_out, "validation": held_out}, seed=1)
+
+
+def _without_test_prompts(run: Run, preferences: Sequence[Preference]) -> list[Preference]:
+    """The preferences, those on prompts of the evaluation held out: the policy must not learn from them by way of the
+    reward model either."""
+    tested = {opening_key(prompt) for prompt in run.prompts("test")}
+    return [dataclasses.replace(p, split="validation") if opening_key(p.prompt) in tested else p for p in preferences]
 
 
 def _tell(run: Run, derived: PreferenceSet) -> None:
