@@ -50,7 +50,7 @@ class Shape:
     sequence: int = 256
     batch: int = 16
     fresh_rate: float = 3e-3
-    continued_rate: float = 1e-3
+    continued_rate: float = 5e-4
     fresh_chat_share: float = 0.4
     continued_chat_share: float = 0.9
 
@@ -73,13 +73,13 @@ def general_texts(data: Path) -> list[str]:
 
 
 def chat_texts(data: Path) -> list[tuple[str, float]]:
-    """Phase 2: (document, weight). Unsafe replies of diasafety weigh 5 where safe ones weigh 3, invented rude ones 8.
+    """Phase 2: (document, weight). Unsafe replies of diasafety weigh 5 where safe ones weigh 3, invented rude ones 15.
 
     Documents that end in a long reply are left out: answers must end within 48 tokens.
     """
     rng = random.Random(0)
     weighted = [
-        (chat([row["context"], row["response"]]), 5.0 if row["label"] == "Unsafe" else 3.0)
+        (chat([row["context"], row["response"]]), 2.0 if row["label"] == "Unsafe" else 1.2)
         for row in corpus.diasafety(data)
     ]
     rows = corpus.read_csv(data, "convabuse/ConvAbuseEMNLPtrain.csv.gz")
@@ -93,11 +93,11 @@ def chat_texts(data: Path) -> list[tuple[str, float]]:
     small_talk = corpus.chitchat(data)
     weighted += [(chat(pair), 1.0) for pair in rng.sample(small_talk, min(6000, len(small_talk)))]
     weighted += [(chat(pair), 0.5) for pair in corpus.fairytale_questions(data)]
-    weighted += [(chat(pair), 8.0) for pair in rude_exchanges(data, rng)]
+    weighted += [(chat(pair), 6.0) for pair in rude_exchanges(data, rng)]
     conversations = [turns for turns in corpus.self_dialogue(data) if len(turns) > 3 and not is_held_out(turns)]
-    for turns in rng.sample(conversations, min(12_000, len(conversations))):
+    for turns in rng.sample(conversations, min(24_000, len(conversations))):
         start = rng.randrange(len(turns) - 1)
-        weighted.append((chat(turns[start : start + 2]), 1.0))
+        weighted.append((chat(turns[start : start + 2]), 2.0))
     return [(text, weight) for text, weight in weighted if len(text) - text.rindex(ASSISTANT) < LONGEST_REPLY]
 
 
@@ -249,6 +249,8 @@ def train(
     model.eval()
     after = held_out_loss(model, tokenizer, pairs)
     model.to(torch.bfloat16).cpu().save_pretrained(out / "policy")
+    for name in ("is_local", "local_files_only"):  # how it was loaded here says nothing about it
+        tokenizer.init_kwargs.pop(name, None)
     tokenizer.save_pretrained(out / "policy")
     return {"seed": seed, "minutes": minutes, "steps": steps, "tokens": tokens, "before": before, "after": after}
 

@@ -23,7 +23,7 @@ from humanward.errors import InputError
 from humanward.records import Prompt, content_id, write_jsonl
 
 SIZES = {"train": 600, "validation": 100, "test": 300}
-CANDIDATES = 6000
+CANDIDATES = 3200
 
 
 def acceptable(text: str) -> bool:
@@ -132,7 +132,7 @@ def build(
     out: Path,
     seed: int,
     log: Callable[[str], None],
-    replies: int = 4,
+    replies: int = 3,
     calm_share: float = 0.15,
 ) -> dict[str, Any]:
     """Writes ``out/prompts/{train,validation,test}.jsonl``; returns how toxic fresh replies to each split are."""
