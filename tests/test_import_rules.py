@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,26 @@ def test_optional_libraries_live_in_one_file_each() -> None:
         for name in roots & OPTIONAL:
             homes[name].append(module)
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def test_the_map_names_every_module() -> None:
+    text = (ROOT.parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    listed = text.split("## The files")[1].split("## Who may")[0]
+    unnamed = [
+        str(path.relative_to(ROOT))
+        for path in MODULES.values()
+        if path.name != "__init__.py" and "recipe" not in path.parts and path.name not in listed
+    ]
+    assert unnamed == []
+
+
+def test_the_map_names_nothing_that_is_gone() -> None:
+    text = (ROOT.parents[1] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    listed = text.split("## The files")[1].split("    examples/")[0]
+    present = {path.name for path in MODULES.values()}
+    assert sorted(set(re.findall(r"\b\w+\.py\b", listed)) - present) == []
+    for name in set(re.findall(r"`((?:src/|tests/|docs/)?[\w/]+\.(?:py|md))`", text)):
+        assert any((base / name).exists() for base in (ROOT, ROOT.parents[1])), name
 
 
 def run_python(code: str) -> str:
