@@ -156,7 +156,7 @@ def test_the_map_names_nothing_that_is_gone() -> None:
     listed = text.split("## The files")[1].split("    examples/")[0]
     present = {path.name for path in MODULES.values()}
     assert sorted(set(re.findall(r"\b\w+\.py\b", listed)) - present) == []
-    for name in set(re.findall(r"`((?:src/|tests/|docs/)?[\w/]+\.(?:py|md))`", text)):
+    for name in set(re.findall(r"`((?:src/|tests/|docs/)?[\w/]+\.(?:py|md))`", text)) - {"stages/NAME.py"}:
         assert any((base / name).exists() for base in (ROOT, ROOT.parents[1])), name
 
 
