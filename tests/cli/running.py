@@ -44,12 +44,12 @@ class Outcome:
         return lines[-1]
 
 
-def humanward(*arguments: object) -> Outcome:
-    """``humanward ARGUMENTS`` with nothing to read on standard input."""
+def humanward(*arguments: object, typed: str = "") -> Outcome:
+    """``humanward ARGUMENTS`` with ``typed`` on standard input."""
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["humanward", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO()),
+        mock.patch.object(sys, "stdin", io.StringIO(typed)),
         mock.patch.dict(os.environ),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(out),

@@ -193,6 +193,7 @@ class _Session:
             try:
                 line = self.read(f"Your order, best first ({' '.join(LETTERS[: len(shown)])}; ? for help): ").strip()
             except EOFError:
+                self.console.print()
                 return None
             command = line.lower()
             if command == "q":

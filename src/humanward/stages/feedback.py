@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from humanward.errors import InputError
 from humanward.feedback import files
@@ -83,7 +84,12 @@ def _rankings(run: Run) -> Ranked:
     prompts = [p for p in run.prompts("train") if p.id in answered]
     if source == "terminal":
         session = rank_in_terminal(
-            prompts, completions, run.folder.file(files.RANKINGS), annotator=_user(), seed=run.config.seed
+            prompts,
+            completions,
+            run.folder.file(files.RANKINGS),
+            annotator=_user(),
+            seed=run.config.seed,
+            console=Console(stderr=run.reporter.quiet),
         )
         if session.ranked < 2 and session.remaining:
             raise InputError(
