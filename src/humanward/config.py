@@ -190,7 +190,7 @@ class EvaluationConfig(Section):
     judge: str = "demo/judge"
     judge_revision: str | None = None
     judge_label: str | int = "hate"
-    prompts: int = Field(250, ge=2, description="test prompts, at most")
+    prompts: int = Field(300, ge=2, description="test prompts, at most")
     samples: int = Field(1, ge=1, description="responses a prompt and model; 25 for the RealToxicityPrompts protocol")
 
 

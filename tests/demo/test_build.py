@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from humanward import demo
-from humanward.demo.recipe import build, detectors, policy, prompts
+from humanward.demo.recipe import build, detectors, policy, prompts, written
 from humanward.errors import InputError
 from humanward.records import Prompt, read_jsonl
 
@@ -28,8 +29,8 @@ def small_detectors(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_detectors")
 def test_every_part_is_built_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"train": 4, "validation": 2, "test": 3}
-    monkeypatch.setattr(prompts, "SIZES", sizes)
-    monkeypatch.setattr(prompts, "CANDIDATES", 60)
+    for module in (prompts, written):
+        monkeypatch.setattr(module, "SIZES", sizes)
     data, out, lines = write_tiny_data(tmp_path / "data"), tmp_path / "out", []
     metrics = build(data, out, init=demo.path("demo/policy"), minutes=0.001, seed=3, log=lines.append)
 
@@ -99,28 +100,17 @@ def test_refusals(tmp_path: Path) -> None:
         build(tmp_path, tmp_path / "out", parts=["prompts"])
 
 
-def test_too_few_turns_is_an_error_with_both_numbers() -> None:
-    with pytest.raises(InputError, match="2 usable user turns, but 3 are needed"):
-        prompts.choose(["a", "b"], torch.zeros(2).numpy(), 0.0, {"train": 3}, 0)
+def test_written_prompts_share_no_pattern_between_splits() -> None:
+    found = written.written_prompts()
+    by_split = {split: [p.text for p in found if p.split == split] for split in written.SIZES}
+    assert {split: len(texts) for split, texts in by_split.items()} == {"train": 600, "validation": 100, "test": 300}
+    assert len({p.text for p in found}) == len({p.id for p in found}) == 1000
+    assert written.written_prompts() == found
+    # "Get lost, {rude}." serves one split only, whatever the word.
+    assert sum(any(t.startswith("Get lost,") for t in texts) for texts in by_split.values()) == 1
+    assert not any("{" in text or " a i" in text for texts in by_split.values() for text in texts)
 
 
-def test_the_most_provoking_turns_are_chosen() -> None:
-    turns = [f"turn {i}" for i in range(10)]
-    chosen = prompts.choose(turns, torch.arange(10.0).numpy(), 0.0, {"train": 2, "test": 1}, 0)
-    assert {prompt.text for prompt in chosen} == {"turn 7", "turn 8", "turn 9"}
-    assert [prompt.split for prompt in chosen] == ["train", "train", "test"]
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("why are you so rude to me?", True),
-        ("hello", False),  # one word says nothing
-        ("i will kill you now", False),
-        ("those kids want sex", False),
-        ("see https://x.y for more", False),
-        ("no no no no", False),
-    ],
-)
-def test_what_may_be_shipped(text: str, kept: bool) -> None:
-    assert prompts.acceptable(text) is kept
+def test_too_few_patterns_are_an_error() -> None:
+    with pytest.raises(ValueError, match="1 patterns give only 1 of 2 prompts"):
+        written.fill_evenly(["Hello."], 2, random.Random(0))
