@@ -26,7 +26,8 @@ def evaluate_reward(
     strict = [p for p in held_out if not p.tie]
     if len({p.prompt_id for p in strict}) < 2:
         raise InputError(
-            f"{len(strict)} strict pairs are held out, of fewer than two prompts; rank more prompts or raise reward.validation_fraction"
+            f"{len(strict)} strict pairs are held out, of fewer than two prompts; rank more prompts, or raise "
+            "reward.validation_fraction"
         )
     clusters = [p.prompt_id for p in strict]
     texts = list(dict.fromkeys((p.prompt_id, text) for p in strict for text in (p.chosen, p.rejected)))
