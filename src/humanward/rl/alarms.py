@@ -21,8 +21,8 @@ def kl_at_start(
     kl = float(torch.where(mask, logprobs - ref_logprobs, 0.0).sum(1).mean())
     return (
         f"KL is {kl:.3f} nats a sequence before the first update (largest token difference "
-        f"{float(difference.max()):.3g}), but policy and reference should be one model: look for dropout left on, a wrong "
-        "reference adapter, padding or position ids that differ, or a sampling filter applied to one of them"
+        f"{float(difference.max()):.3g}), but policy and reference should be one model: look for dropout left on, a "
+        "wrong reference adapter, padding or position ids that differ, or a sampling filter applied to one of them"
     )
 
 
