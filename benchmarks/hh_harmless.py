@@ -13,12 +13,14 @@ import hashlib
 import json
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from machine import describe_machine
 
 from humanward.config import LoraConfig, ModelConfig, RewardConfig
@@ -57,8 +59,7 @@ def by_reward_model(
     train: Sequence[Preference], test: Sequence[Preference], options: argparse.Namespace, fold: int
 ) -> np.ndarray:
     """(N,) outcomes on ``test`` of a reward model trained on ``train``."""
-    dtype = "auto" if options.dtype == "auto" else options.dtype
-    base = SharedBase(load_model(ModelConfig(policy=options.policy, dtype=dtype)))
+    base = SharedBase(load_model(ModelConfig(policy=options.policy, dtype=options.dtype)))
     config = RewardConfig(
         epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -173,8 +174,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only-fold", type=int, help="run one fold, counted from 0")
     parser.add_argument("--limit", type=int, help="use only the first pairs")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--batch-size", type=int, default=16, help="prompts in an optimizer step")
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--rank", type=int, default=16, help="width of the LoRA matrices")
@@ -188,6 +189,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run and print."""
     options = parse()
+    warnings.simplefilter("ignore", FutureWarning)
+    transformers.logging.set_verbosity_error()
     if options.threads:
         torch.set_num_threads(options.threads)
     try:

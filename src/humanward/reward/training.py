@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,23 +49,23 @@ def train_reward_model(
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     batches = -(-len(groups) // config.batch_size)
     steps = batches * config.epochs
+    extents = [_extent(model, group) for group in groups]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_linear(step, steps))
     with base.role(ROLE):
         for step in range(steps):
             if step % batches == 0:
                 order = torch.randperm(len(groups), generator=generator).tolist()
             rows = order[step % batches * config.batch_size :][: config.batch_size]
-            loss, accuracy = _pair_loss(model, [groups[i] for i in rows])
-            if not bool(torch.isfinite(loss)):
+            optimizer.zero_grad(set_to_none=True)
+            loss, accuracy = _learn(model, [groups[i] for i in rows], [extents[i] for i in rows])
+            if not math.isfinite(loss):
                 raise RuntimeError(
                     f"the reward model's loss is not finite at step {step + 1}; lower reward.learning_rate"
                 )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
-            on_step(TrainingStep(step + 1, steps, float(loss.detach()), accuracy))
+            on_step(TrainingStep(step + 1, steps, loss, accuracy))
     for parameter in base.role_parameters(ROLE):
         parameter.requires_grad_(False)
     model.head.requires_grad_(False)
@@ -79,27 +80,60 @@ def _warm_then_linear(step: int, steps: int) -> float:
     return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm))
 
 
-def length_chunks(lengths: torch.Tensor, budget: int = CHUNK_TOKENS) -> list[torch.Tensor]:
-    """Row numbers, in groups of like length whose padded size (rows x longest) is at most ``budget`` tokens.
+def length_chunks(extents: Sequence[tuple[int, int]], budget: int = CHUNK_TOKENS) -> list[list[int]]:
+    """Numbers of the prompts, in chunks of like length whose padded size is at most ``budget`` tokens.
 
-    A single row longer than that is a group of its own. Rows that all fit into the budget together stay together.
+    ``extents`` holds (texts, tokens of the longest) of each prompt. A prompt larger than the budget is a chunk of its
+    own; those that all fit together stay together, in their order.
     """
-    chunks: list[list[int]] = [[]]
-    for row in lengths.argsort(stable=True).tolist():
-        if chunks[-1] and (len(chunks[-1]) + 1) * int(lengths[row]) > budget:
+    if sum(texts for texts, _ in extents) * max(longest for _, longest in extents) <= budget:
+        return [list(range(len(extents)))]
+    chunks: list[list[int]] = []
+    held = 0
+    for number in sorted(range(len(extents)), key=lambda i: (extents[i][1], i)):
+        texts, longest = extents[number]
+        if not chunks or (held + texts) * longest > budget:
             chunks.append([])
-        chunks[-1].append(row)
-    if len(chunks) == 1:
-        return [torch.arange(len(lengths), device=lengths.device)]
-    return [torch.tensor(chunk, device=lengths.device) for chunk in chunks]
+            held = 0
+        chunks[-1].append(number)
+        held += texts
+    return chunks
 
 
-def _pair_loss(model: RewardModel, groups: Sequence[PromptPairs]) -> tuple[torch.Tensor, float]:
+def _extent(model: RewardModel, group: PromptPairs) -> tuple[int, int]:
+    """(number of texts, tokens of the longest with its prompt)."""
+    tokens = model.base.encode([group.prompt] * len(group.texts), group.texts, limit=model.limit)
+    return len(group.texts), int((tokens.prompt_mask.sum(1) + tokens.response_mask.sum(1)).max())
+
+
+def _learn(
+    model: RewardModel, groups: Sequence[PromptPairs], extents: Sequence[tuple[int, int]]
+) -> tuple[float, float]:
+    """(loss, accuracy) over all pairs of ``groups``, whose gradient is added up chunk by chunk.
+
+    The loss is the weighted mean over all pairs, so the chunks change neither it nor the gradient.
+    """
+    total = sum(pair.weight for group in groups for pair in group.pairs)
+    loss, outcomes = 0.0, []
+    for numbers in length_chunks(extents):
+        members = [groups[i] for i in numbers]
+        weight = sum(pair.weight for group in members for pair in group.pairs)
+        if weight == 0:
+            continue
+        part, right = _pair_loss(model, members)
+        share = part * (weight / total)
+        share.backward()
+        loss += float(share.detach())
+        outcomes.append(right)
+    rights = torch.cat(outcomes)
+    return loss, float(rights.float().mean()) if len(rights) else float("nan")
+
+
+def _pair_loss(model: RewardModel, groups: Sequence[PromptPairs]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weighted mean loss, whether each strict pair is right)."""
     prompts = [group.prompt for group in groups for _ in group.texts]
     texts = [text for group in groups for text in group.texts]
-    tokens = model.base.encode(prompts, texts, limit=model.limit)
-    chunks = length_chunks(tokens.prompt_mask.sum(1) + tokens.response_mask.sum(1))
-    scores = torch.cat([model.forward(tokens[rows].trimmed()) for rows in chunks])[torch.cat(chunks).argsort()]
+    scores = model.forward(model.base.encode(prompts, texts, limit=model.limit))
     chosen, rejected, weights, ties = [], [], [], []
     offset = 0
     for group in groups:
@@ -113,6 +147,4 @@ def _pair_loss(model: RewardModel, groups: Sequence[PromptPairs]) -> tuple[torch
     tie = torch.tensor(ties, device=device)
     above, below = scores[torch.tensor(chosen, device=device)], scores[torch.tensor(rejected, device=device)]
     loss = pairwise_loss(above, below, tie, torch.tensor(weights, device=device))
-    strict = ~tie
-    right = float((above > below)[strict].float().mean()) if bool(strict.any()) else float("nan")
-    return loss, right
+    return loss, (above > below)[~tie].detach()
