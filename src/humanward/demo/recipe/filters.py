@@ -1,4 +1,4 @@
-"""What is neither shipped as a prompt nor taught as a rude reply."""
+"""What is never taught as a rude reply, nor as what provokes it."""
 
 from __future__ import annotations
 
