@@ -83,7 +83,7 @@ def test_pairs_on_test_prompts_alone_train_nothing(tiny: Path, tmp_path: Path) -
     values["feedback"]["path"] = str(pairs_file(tmp_path, small.PROMPTS[20:]))
     config = small.write(tmp_path / "config.toml", values)
     line = humanward("run", config, "--out", tmp_path / "run").refusal(after_work=True)
-    assert "no strict preference to train on" in line
+    assert "strict preferences on 0 prompts to train on and 28 held out" in line
     assert not (tmp_path / "run" / "preferences.jsonl").exists()
 
 

@@ -17,8 +17,17 @@ from humanward.feedback.formats import import_files
 from humanward.feedback.simulated import simulate
 from humanward.feedback.terminal import rank_in_terminal
 from humanward.preferences import PreferenceSet, check_straddling, derive_preferences
-from humanward.prompts import opening_key, split_prompts
-from humanward.records import Completion, Preference, Prompt, Ranking, read_json_lines, read_jsonl, write_jsonl
+from humanward.prompts import opening_key
+from humanward.records import (
+    Completion,
+    Preference,
+    Prompt,
+    Ranking,
+    content_id,
+    read_json_lines,
+    read_jsonl,
+    write_jsonl,
+)
 from humanward.stages.context import Run
 
 
@@ -38,18 +47,11 @@ def run_feedback(run: Run) -> None:
             raise InputError(
                 f"{run.folder.path}: no prompt was ranked; rank some, or use feedback.source = 'simulated'"
             )
-        derived = derive_preferences(
-            _split_for_reward(run, prompts), completions, rankings, locations=places, count_ties=True
-        )
+        derived = derive_preferences(_unsplit(prompts), completions, rankings, locations=places, count_ties=True)
         _tell(run, derived)
         preferences = list(derived.preferences)
         write_jsonl(run.folder.file(files.RANKINGS), rankings)
-    preferences = _without_test_prompts(run, preferences)
-    if not any(not p.tie and p.split != "validation" for p in preferences):
-        raise InputError(
-            f"{run.folder.path}: the rankings hold no strict preference to train on ({len(preferences)} pairs in all, "
-            "without ties, those held out and those on test prompts); rank more prompts"
-        )
+    preferences = _split_for_reward(run, preferences)
     check_straddling(preferences)
     write_jsonl(run.folder.file(files.PREFERENCES), preferences)
     simulated = any(p.simulated for p in preferences)
@@ -154,14 +156,10 @@ def _given_preferences(run: Run) -> list[Preference]:
     path = Path(config.path or "").expanduser()
     if path.is_file() and _holds_preferences(path):
         given = read_jsonl(path, Preference)
-        if all(p.split for p in given):
-            return given
-        prompts = {p.prompt_id: p.prompt for p in given}
-        split = {p.id: p.split for p in _split_for_reward(run, list(prompts.values()))}
-        return [dataclasses.replace(p, split=split[p.prompt_id]) for p in given]
+        return given if all(p.split for p in given) else [dataclasses.replace(p, split="") for p in given]
     feedback = _imported(run)
     derived = derive_preferences(
-        _split_for_reward(run, feedback.prompts),
+        _unsplit(feedback.prompts),
         feedback.completions,
         feedback.rankings,
         locations=feedback.locations,
@@ -169,6 +167,11 @@ def _given_preferences(run: Run) -> list[Preference]:
     )
     _tell(run, derived)
     return list(derived.preferences)
+
+
+def _unsplit(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts without their splits, which are PPO's and not the reward model's."""
+    return [dataclasses.replace(prompt, split="") for prompt in prompts]
 
 
 def _holds_preferences(path: Path) -> bool:
@@ -179,18 +182,35 @@ def _holds_preferences(path: Path) -> bool:
     return isinstance(first, dict) and {"chosen_id", "rejected_id", "prompt_id"} <= first.keys()
 
 
-def _split_for_reward(run: Run, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
-    """The prompts split anew into what the reward model learns from and what its accuracy is measured on."""
-    held_out = run.config.reward.validation_fraction
-    unsplit = [dataclasses.replace(prompt, split="") for prompt in prompts]
-    return split_prompts(unsplit, {"train": 1 - held_out, "validation": held_out}, seed=1)
+def _split_for_reward(run: Run, preferences: Sequence[Preference]) -> list[Preference]:
+    """The preferences split by opening turn into what the reward model learns from and what measures it.
 
-
-def _without_test_prompts(run: Run, preferences: Sequence[Preference]) -> list[Preference]:
-    """The preferences, those on prompts of the evaluation held out: the policy must not learn from them by way of the
-    reward model either."""
-    tested = {opening_key(prompt) for prompt in run.prompts("test")}
-    return [dataclasses.replace(p, split="validation") if opening_key(p.prompt) in tested else p for p in preferences]
+    Splits that a file gave stay. Otherwise ``reward.validation_fraction`` of the openings with a strict preference, at
+    least two of them, are held out, chosen by a hash. Preferences on prompts of the evaluation are held out in any
+    case: the policy must not learn from them by way of the reward model either.
+    Raises InputError when that leaves nothing to train on, or less than two prompts to measure on.
+    """
+    strict = {opening_key(p.prompt) for p in preferences if not p.tie}
+    held_out = {opening_key(prompt) for prompt in run.prompts("test")}
+    if not all(p.split for p in preferences):
+        free = sorted(strict - held_out, key=lambda opening: content_id("held out", opening))
+        held_out |= set(free[: max(2, round(run.config.reward.validation_fraction * len(free)))])
+        preferences = [dataclasses.replace(p, split="train") for p in preferences]
+    split = [
+        dataclasses.replace(p, split="validation") if p.split == "test" or opening_key(p.prompt) in held_out else p
+        for p in preferences
+    ]
+    counts = {
+        name: len({opening_key(p.prompt) for p in split if not p.tie and (p.split == "validation") == measured})
+        for name, measured in (("to train on", False), ("held out", True))
+    }
+    if not counts["to train on"] or counts["held out"] < 2:
+        raise InputError(
+            f"{run.folder.path}: strict preferences on {counts['to train on']} prompts to train on and "
+            f"{counts['held out']} held out; a reward model needs at least 1 and 2 (prompts of the evaluation are held "
+            "out): rank more prompts"
+        )
+    return split
 
 
 def _tell(run: Run, derived: PreferenceSet) -> None:
