@@ -19,7 +19,13 @@ def quickstart_values(reward: str, *, rank_yourself: bool, seed: int) -> dict[st
         "feedback": {"prompts": 600, "noise": 0.05, "tie_width": 0.15},
         # A strong KL penalty and few steps: the demo's answers are short, and variety goes long before toxicity
         # stops falling (docs/log.md).
-        "ppo": {"steps": 24, "kl_controller": "fixed", "kl_coef": 0.2, "learning_rate": 5e-4},
+        "ppo": {
+            "steps": 24,
+            "kl_controller": "fixed",
+            "kl_coef": 0.3,
+            "learning_rate": 5e-4,
+            "missing_eos_penalty": 0.25,
+        },
     }
     if rank_yourself:
         values["feedback"] = {"source": "terminal", "prompts": 10}
