@@ -367,6 +367,9 @@ def test_stages_out_of_order(place: Place) -> None:
 # --- a full disk -------------------------------------------------------------------------------------------------
 
 
+SYNCS = 18
+
+
 class FullDisk:
     """os.fsync that fails with ENOSPC from the ``after``-th call on."""
 
@@ -380,7 +383,15 @@ class FullDisk:
         self.real(descriptor)
 
 
-@pytest.mark.parametrize("after", range(9))
+def test_a_full_disk_is_met_at_every_file(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many times a run syncs, so that the cases below are all of them."""
+    disk = FullDisk(10**6)
+    monkeypatch.setattr(os, "fsync", disk)
+    assert Place(tiny, tmp_path, trained=True).run("--json").code == 0
+    assert 10**6 - disk.left == SYNCS
+
+
+@pytest.mark.parametrize("after", range(SYNCS))
 def test_a_full_disk(after: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tiny, tmp_path, trained=True)
     with monkeypatch.context() as patch:

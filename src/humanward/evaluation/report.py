@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from humanward.errors import writing
 from humanward.evaluation.numerals import decimal, interval, percent, plain, plural
 from humanward.evaluation.page import render_page
 from humanward.evaluation.rows import EvaluationRow
@@ -66,19 +67,20 @@ def write_report(inputs: ReportInputs, folder: Path) -> dict[str, Any]:
         "report.html": render_page(report, summary, inputs.rows, inputs.metrics, inputs.config_toml),
         "report.json": json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
-    try:
-        for name, content in contents.items():
-            with temporary[name].open("w", encoding="utf-8", newline="\n") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for name, path in temporary.items():
-            path.replace(folder / name)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+    with writing(folder / "report.html"):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, content in contents.items():
+                with temporary[name].open("w", encoding="utf-8", newline="\n") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name, path in temporary.items():
+                path.replace(folder / name)
+        finally:
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
     return report
 
 

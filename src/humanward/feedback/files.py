@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from humanward.errors import InputError
+from humanward.errors import InputError, writing
 from humanward.preferences import PreferenceSet
 from humanward.records import Completion, Prompt, Ranking, from_json, read_json_lines, to_json, write_jsonl
 
@@ -89,12 +89,13 @@ def write_feedback(folder: Path, feedback: Feedback, preferences: PreferenceSet)
 
 def append_record(path: Path, record: Any) -> None:
     """Add one line and return when it is on the disk. A line that an earlier crash cut short is removed first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(path)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drop_torn_line(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def drop_torn_line(path: Path) -> bool:

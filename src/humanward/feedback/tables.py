@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from humanward.errors import InputError
+from humanward.errors import InputError, writing
 from humanward.feedback.files import Feedback
 from humanward.feedback.importers import text_field, tiers_of_ranks
 from humanward.feedback.judged import Answer, Collector, Judged
@@ -106,21 +106,22 @@ def write_csv(path: Path, feedback: Feedback) -> int:
                     "simulated": str(ranking.simulated).lower(),
                 }
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            for line in lines():
-                writer.writerow({name: neutralise(cell) for name, cell in line.items()})
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                for line in lines():
+                    writer.writerow({name: neutralise(cell) for name, cell in line.items()})
+                    count += 1
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return count
 
 
