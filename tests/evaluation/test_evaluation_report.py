@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import synthetic_run
 
+from humanward.errors import InputError
 from humanward.evaluation.page import LONGEST_SHOWN
 from humanward.evaluation.report import build_report, closing_lines, write_report
 from humanward.evaluation.rows import Answer, EvaluationRow
@@ -232,7 +233,7 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="report.html: no space left on the disk"):
         write_report(synthetic_run.inputs(title="second"), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
 
