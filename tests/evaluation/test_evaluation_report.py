@@ -233,7 +233,7 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(InputError, match="report.html: no space left on the disk"):
+    with pytest.raises(InputError, match=r"report\.html: no space left on the disk"):
         write_report(synthetic_run.inputs(title="second"), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
 
