@@ -126,7 +126,7 @@ def check_score_stands_on_the_end() -> None:
 
 def check_rewards_sum_to_score_less_kl() -> None:
     """Per row: sum of rewards == score - beta * sum of (logprob - ref_logprob), with a policy that has moved."""
-    trainer, _ = make_trainer(numbers, moved=0.3, kl_coef=0.3, missing_eos_penalty=None)
+    trainer, _ = make_trainer(numbers, moved=0.3, kl_coef=0.3, missing_eos_penalty=0.0)
     _, rollout = step(trainer)
     k1 = (rollout.logprobs - rollout.ref_logprobs).sum(1)
     assert float(k1.abs().min()) > 1e-3

@@ -30,7 +30,7 @@ def train(kl_coef: float) -> tuple[PPOTrainer, list[dict[str, float]]]:
         learning_rate=0.01,
         critic_warmup_steps=1,
         target_update_kl=0.05,
-        missing_eos_penalty=None,
+        missing_eos_penalty=0.0,
         kl_coef=kl_coef,
         sampling={"temperature": 2.0},
     )

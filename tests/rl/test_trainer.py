@@ -82,7 +82,7 @@ def test_a_warmed_critic_explains_variance_before_the_policy_moves() -> None:
         epochs=4,
         value_clip_range=10.0,
         critic_learning_rate=0.05,
-        missing_eos_penalty=None,
+        missing_eos_penalty=0.0,
         sampling={"max_new_tokens": 1},
     )
     policy = tiny.weights(trainer.policy_parameters)
@@ -233,7 +233,7 @@ def test_the_temperature_divides_policy_and_reference_alike() -> None:
 
 def test_scores_shifted_by_what_the_critic_knows_change_nothing() -> None:
     """Shift scores and values by 5 (gamma 1): the same advantages."""
-    trainer, _ = make_trainer(missing_eos_penalty=None)
+    trainer, _ = make_trainer(missing_eos_penalty=0.0)
     _, rollout = step(trainer)
     mask = rollout.tokens.response_mask
     values = torch.where(mask, torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)), 0.0)
