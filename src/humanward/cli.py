@@ -171,12 +171,14 @@ def reward_score(
     input_: Annotated[Path, typer.Option("--input", help='JSON lines of {"prompt": ..., "response": ...}')],
     output: Annotated[Path, typer.Option("--output", help="the same lines with a score")],
     label: Annotated[str | None, typer.Option(help="the classifier's label; default: its last")] = None,
-    probability: Annotated[bool, typer.Option(help="probability instead of the raw logit")] = False,
+    probability: Annotated[
+        bool, typer.Option("--probability/--logit", help="a classifier's probability, or its raw logit")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score any text with a classifier or a trained reward model.
 
-    Example: humanward reward score --source demo/judge --label hate --probability --input in.jsonl --output out.jsonl
+    Example: humanward reward score --source demo/judge --label hate --input in.jsonl --output out.jsonl
     """
     from humanward.stages.score import score_file
 
