@@ -91,6 +91,8 @@ class FeedbackConfig(Section):
     )
     annotators: int = Field(3, ge=1, description="simulated annotators")
     overlap: int = Field(1, ge=1, description="how many of them rank each prompt")
+    short_words: int = Field(3, ge=0, description="simulated annotators dislike answers of fewer words than this")
+    short_penalty: float = Field(0.2, ge=0, description="how much, in units of the gold score")
     noise: float = Field(
         0.1, ge=0, description="standard deviation of an annotator's error, in units of the gold score"
     )

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from humanward.errors import InputError
 from humanward.records import Message, Prompt
-from humanward.reward.sources import Classifier
+from humanward.reward.sources import Classifier, Gold
 
 LABELS = tiny.LABELS
 save = tiny.save_classifier
@@ -136,3 +136,16 @@ def test_a_missing_classifier_is_one_line(tmp_path: Path) -> None:
         make(tmp_path / "absent")
     with pytest.raises(InputError, match="cannot load the classifier"):
         make(tmp_path)
+
+
+def test_gold_dislikes_answers_of_too_few_words() -> None:
+    class Flat:
+        name = "flat"
+
+        def score(self, prompts: Any, responses: Any) -> torch.Tensor:
+            return torch.full((len(responses),), 0.9)
+
+    gold = Gold(Flat(), short_words=3, short_penalty=0.2)
+    scores = gold.score([], ["yes", "me too!", "that is fine", ""])
+    assert torch.allclose(scores, torch.tensor([0.7, 0.7, 0.9, 0.7]))
+    assert gold.name == "flat"

@@ -34,6 +34,22 @@ class RewardSource(Protocol):
         ...
 
 
+class Gold:
+    """What simulated annotators follow: a classifier's score, less ``short_penalty`` for answers of too few words.
+
+    Without the penalty "yes" is as good an answer as any, and a policy learns to say little else.
+    """
+
+    def __init__(self, classifier: RewardSource, short_words: int, short_penalty: float) -> None:
+        self.classifier, self.short_words, self.short_penalty = classifier, short_words, short_penalty
+        self.name = classifier.name
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> torch.Tensor:
+        """(B,) the classifier's scores, lower by the penalty where a response has fewer than ``short_words`` words."""
+        short = torch.tensor([len(response.split()) < self.short_words for response in responses])
+        return self.classifier.score(prompts, responses) - self.short_penalty * short
+
+
 class Classifier:
     """A ready-made text classifier with its own tokenizer.
 

@@ -14,7 +14,7 @@ from humanward.progress import Reporter
 from humanward.prompts import PromptFile, content_key, read_prompts, split_prompts
 from humanward.records import Prompt, read_jsonl, write_jsonl
 from humanward.reward.model import RewardModel, load_reward_model
-from humanward.reward.sources import Classifier
+from humanward.reward.sources import Classifier, Gold
 from humanward.run_dir import RunDir
 
 POLICY_SEED, REWARD_SEED, ROLLOUT_SEED, EVALUATION_SEED, SAMPLE_SEED = range(5)
@@ -86,6 +86,11 @@ class Run:
                 )
             self._classifiers[which, ""] = source
         return self._classifiers[which, ""]
+
+    def gold(self) -> Gold:
+        """What simulated annotators follow."""
+        feedback = self.config.feedback
+        return Gold(self.classifier("gold"), feedback.short_words, feedback.short_penalty)
 
     def reward_model(self) -> RewardModel:
         """The trained reward model of this run (or the ready one of the configuration), as a role of the base."""

@@ -37,7 +37,7 @@ def run_evaluate(run: Run) -> None:
     rewards: dict[str, RewardSource] = {"toxicity": run.classifier("judge")}
     rewards["reward"] = run.classifier("reward") if config.reward.source == "classifier" else run.reward_model()
     if run.folder.stages().get("feedback", {}).get("gold") is not None:
-        rewards["gold"] = run.classifier("gold")
+        rewards["gold"] = run.gold()
     sides: dict[str, Answers] = {}
     with run.reporter.track("evaluate", 2 * len(asked)) as tracker:
         for offset, (side, role) in enumerate((("before", "reference"), ("after", "policy"))):

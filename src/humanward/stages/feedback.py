@@ -121,7 +121,7 @@ def _user() -> str:
 
 def simulated_rankings(run: Run, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> tuple[Ranking, ...]:
     """Rankings by simulated annotators who follow the gold classifier with noise."""
-    config, gold = run.config.feedback, run.classifier("gold")
+    config, gold = run.config.feedback, run.gold()
 
     def score(asked: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
         return gold.score(asked, texts).double().numpy()
