@@ -42,7 +42,7 @@ def train_reward_model(
     seed: int,
     on_step: Callable[[TrainingStep], None] = lambda step: None,
 ) -> RewardModel:
-    """A reward model trained on ``groups``, anchored to mean 0 and standard deviation 1 on (a sample of) their completions."""
+    """A reward model trained on ``groups``, anchored to mean 0, standard deviation 1 on their completions."""
     if not groups:
         raise ValueError("there are no preferences to train on")
     base.add_role(ROLE, lora.model_copy(update={"rank": config.rank, "alpha": 2.0 * config.rank}), seed=seed)
