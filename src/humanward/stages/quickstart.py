@@ -22,7 +22,7 @@ def quickstart_values(reward: str, *, rank_yourself: bool, seed: int) -> dict[st
         "ppo": {
             "steps": 24,
             "kl_controller": "fixed",
-            "kl_coef": 0.2,
+            "kl_coef": 0.3,
             "learning_rate": 5e-4,
             "missing_eos_penalty": 0.25,
         },
