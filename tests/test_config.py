@@ -66,7 +66,7 @@ def test_more_problems_are_counted() -> None:
             {"rollout_size": 16, "minibatch_size": 32},
             "ppo.minibatch_size=32 does not divide rollout_size=16; choose a divisor of 16",
         ),
-        ({"steps": 2, "critic_warmup_steps": 2}, "ppo.critic_warmup_steps=2 leaves none of steps=2 for the policy"),
+        ({"steps": 2, "critic_warmup_steps": 2}, "ppo.critic_warmup_steps=2 leaves none of ppo.steps=2 for the policy"),
     ],
 )
 def test_sizes_that_do_not_divide(ppo: dict, words: str) -> None:

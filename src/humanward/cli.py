@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from humanward import __version__
-from humanward.config import RunConfig, load_config, parse_config
+from humanward.config import ALGORITHMS, RunConfig, load_config, parse_config
 from humanward.demo.cli import app as demo_app
 from humanward.errors import InputError
 from humanward.feedback.commands import app as feedback_app
@@ -40,6 +40,7 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="override, se
 JsonOption = Annotated[bool, typer.Option("--json", help="machine-readable results on standard output")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="decides every random choice")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file that starts the run directory")]
+AlgorithmOption = Annotated[str | None, typer.Option("--algorithm", help=f"one of {', '.join(ALGORITHMS)}")]
 AgainOption = Annotated[bool, typer.Option("--again", help="run the stage even if it has finished")]
 
 
@@ -64,6 +65,7 @@ def _root(
 def quickstart(
     out: OutOption = Path("runs/quickstart"),
     seed: SeedOption = None,
+    algorithm: AlgorithmOption = None,
     reward: Annotated[str, typer.Option(help="trained (on rankings) or classifier (ready-made)")] = "trained",
     rank_yourself: Annotated[
         bool, typer.Option("--rank-yourself", help="rank ten prompts in the terminal yourself")
@@ -77,9 +79,10 @@ def quickstart(
     """
     from humanward.stages.quickstart import quickstart_values
 
-    values = quickstart_values(reward, rank_yourself=rank_yourself, seed=seed or 0)
+    values = quickstart_values(algorithm or "ppo", reward, rank_yourself=rank_yourself, seed=seed or 0)
     config = parse_config(values, tuple(set_ or ()))
-    flags = f"{f' --reward {reward}' if reward != 'trained' else ''}{' --rank-yourself' if rank_yourself else ''}"
+    flags = f" --algorithm {algorithm}" if algorithm else ""
+    flags += f"{f' --reward {reward}' if reward != 'trained' else ''}{' --rank-yourself' if rank_yourself else ''}"
     flags += "".join(f" --set {item}" for item in set_ or ())
     _loop(config, out, as_json, f"humanward quickstart --seed {config.seed}{flags} --out NEW_FOLDER")
 
@@ -88,6 +91,7 @@ def quickstart(
 def run(
     config: Annotated[Path, typer.Argument(help="TOML file; see examples/")],
     out: Annotated[Path | None, typer.Option("--out", help="the run directory; default runs/NAME of the file")] = None,
+    algorithm: AlgorithmOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
@@ -96,8 +100,9 @@ def run(
 
     Example: humanward run examples/detox.toml --out runs/detox
     """
-    loaded = load_config(config, _overrides(set_, seed))
-    flags = "".join(f" --set {item}" for item in _overrides(set_, seed))
+    overrides = _overrides(set_, seed, algorithm)
+    loaded = load_config(config, overrides)
+    flags = "".join(f" --set {item}" for item in overrides)
     _loop(loaded, out or Path("runs") / config.stem, as_json, f"humanward run {config}{flags} --out NEW_FOLDER")
 
 
@@ -190,15 +195,24 @@ def reward_score(
 def align(
     run: RunOption,
     config: ConfigOption = None,
+    algorithm: AlgorithmOption = None,
     set_: SetOption = None,
     again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Align the policy by PPO against the run's reward.
+    """Align the policy: by PPO against the run's reward, or by another algorithm.
 
-    Example: humanward align --run runs/mine
+    On a run that has begun, another algorithm than its own takes the place of it; options that both use stay.
+
+    Example: humanward align --run runs/mine --algorithm dpo
     """
-    _stage(("prompts", "align"), run, config, set_, again, as_json)
+    if algorithm is not None and config is None:
+        from humanward.run_dir import change_algorithm
+
+        for line in change_algorithm(run, algorithm, again=again):
+            _reporter(as_json).say(line)
+    overrides = None if config is None else list(_overrides(set_, None, algorithm))
+    _stage(("prompts", "align"), run, config, set_ if config is None else overrides, again, as_json)
 
 
 @app.command()
@@ -244,8 +258,9 @@ def chat(
 # --- shared by the commands --------------------------------------------------------------------------------------
 
 
-def _overrides(set_: list[str] | None, seed: int | None) -> tuple[str, ...]:
-    return (*(set_ or ()), *((f"seed={seed}",) if seed is not None else ()))
+def _overrides(set_: list[str] | None, seed: int | None, algorithm: str | None = None) -> tuple[str, ...]:
+    named = {"seed": seed, "algorithm": algorithm}
+    return (*(set_ or ()), *(f"{key}={value}" for key, value in named.items() if value is not None))
 
 
 def _reporter(as_json: bool) -> Any:

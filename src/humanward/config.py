@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from humanward.errors import InputError
+
+Algorithm = Literal["ppo", "rloo", "grpo", "reinforce++", "sft", "dpo", "ipo", "orpo", "kto", "best-of-n"]
+ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
+ON_POLICY = ("ppo", "rloo", "grpo", "reinforce++")
+OFF_POLICY = ("sft", "dpo", "ipo", "orpo", "kto")
 
 
 class Section(BaseModel):
@@ -71,6 +76,14 @@ class SamplingConfig(Section):
     top_k: int = Field(0, ge=0, description="0 keeps all tokens; for the sample and evaluate stages only")
     top_p: float = Field(1.0, gt=0, le=1, description="1 keeps all tokens; for the sample and evaluate stages only")
     batch_size: int = Field(128, ge=1)
+    stop: tuple[str, ...] = Field((), description="texts that end a response, besides the model's own end tokens")
+
+    @field_validator("stop")
+    @classmethod
+    def _stop(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in stop:
+            raise ValueError("holds an empty text, which every response contains; drop it")
+        return stop
 
 
 class FeedbackConfig(Section):
@@ -134,16 +147,22 @@ class RewardConfig(Section):
 
 
 class PPOConfig(Section):
-    """Proximal policy optimisation. Sources of the defaults: docs/ppo.md."""
+    """The on-policy family: ppo, rloo, grpo and reinforce++ in one loop. Sources of the defaults: docs/ppo.md.
+
+    Which algorithm uses which option: ``options_of``.
+    """
 
     steps: int = Field(40, ge=1, description="rollouts, each learnt from `epochs` times")
     rollout_size: int = Field(64, ge=2, description="episodes a step")
+    samples_per_prompt: int = Field(
+        1, ge=1, description="responses a prompt in a rollout; 4 by default for rloo and grpo, which compare them"
+    )
     minibatch_size: int = Field(32, ge=1, description="episodes an optimizer step")
     micro_batch_size: int = Field(32, ge=1, description="episodes in one forward; changes memory, not the result")
     epochs: int = Field(4, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     critic_learning_rate: float = Field(1e-2, gt=0)
-    schedule: Literal["linear", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
     adam_epsilon: float = Field(1e-5, gt=0)
     max_gradient_norm: float = Field(1.0, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
@@ -151,10 +170,16 @@ class PPOConfig(Section):
     clip_range: float = Field(0.2, gt=0)
     value_clip_range: float = Field(0.2, gt=0)
     value_coef: float = Field(0.1, ge=0)
-    whiten_advantages: bool = True
+    whiten_advantages: bool = Field(True, description="off by default for rloo")
     whiten_rewards: bool = False
+    scale_by_deviation: bool = Field(
+        True, description="grpo divides by the standard deviation of a prompt's scores; off is Dr. GRPO"
+    )
     critic_warmup_steps: int = Field(
         2, ge=0, description="first steps that train the value head alone; the policy rests"
+    )
+    kl_place: Literal["reward", "loss"] = Field(
+        "reward", description="the KL penalty's place; loss (k3, as the GRPO paper has it) is biased"
     )
     kl_controller: Literal["fixed", "adaptive"] = "adaptive"
     kl_coef: float = Field(0.05, ge=0)
@@ -167,6 +192,7 @@ class PPOConfig(Section):
     missing_eos_penalty: float = Field(
         1.0, ge=0, description="subtracted from the score of a response that was cut off"
     )
+    length_penalty: float = Field(0.0, ge=0, description="subtracted from the score for every token of a response")
     score_clip: float | None = Field(None, gt=0, description="scores are clipped to +- this, after anchoring")
     anchor_scores: bool = Field(
         True, description="shift and scale scores to mean 0, standard deviation 1 on the reference"
@@ -174,16 +200,39 @@ class PPOConfig(Section):
 
     @model_validator(mode="after")
     def _sizes(self) -> PPOConfig:
-        for small, large in (("minibatch_size", "rollout_size"), ("micro_batch_size", "minibatch_size")):
+        sizes = ("minibatch_size", "rollout_size"), ("micro_batch_size", "minibatch_size")
+        for small, large in (*sizes, ("samples_per_prompt", "rollout_size")):
             a, b = getattr(self, small), getattr(self, large)
             if b % a:
                 raise ValueError(f"{small}={a} does not divide {large}={b}; choose a divisor of {b}")
-        if self.critic_warmup_steps >= self.steps:
-            raise ValueError(
-                f"critic_warmup_steps={self.critic_warmup_steps} leaves none of steps={self.steps} for the policy; "
-                "lower it"
-            )
         return self
+
+
+class OfflineConfig(Section):
+    """The off-policy family: sft, dpo, ipo, orpo and kto on the run's preferences. Sources: docs/offline.md."""
+
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(16, ge=1, description="prompts an optimizer step, each with all its pairs")
+    learning_rate: float = Field(5e-4, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
+    weight_decay: float = Field(0.0, ge=0)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    max_tokens: int = Field(512, ge=8, description="prompt + response; longer prompts lose their beginning")
+    beta: float = Field(0.1, gt=0, description="strength of the pull to the reference; orpo: weight of its odds ratio")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="dpo: share of pairs taken to be ranked the wrong way"
+    )
+    desirable_weight: float = Field(1.0, gt=0, description="kto: weight of the desirable responses")
+    undesirable_weight: float = Field(1.0, gt=0, description="kto: weight of the undesirable ones")
+    validation_fraction: float = Field(0.1, ge=0, lt=1, description="share of the prompts held out to measure the loss")
+
+
+class BestOfNConfig(Section):
+    """Best of n answers of the reference, chosen by the reward: the frontier that training is measured against."""
+
+    samples: int = Field(16, ge=2, description="answers a prompt; the frontier shows n = 1, 2, 4 ... up to this")
+    prompts: int = Field(64, ge=0, description="validation prompts, at most, before on-policy training; 0: no frontier")
 
 
 class EvaluationConfig(Section):
@@ -200,6 +249,7 @@ class RunConfig(Section):
     """Everything that decides a run's result."""
 
     seed: int = Field(0, ge=0)
+    algorithm: Algorithm = "ppo"
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     prompts: PromptsConfig = PromptsConfig()
@@ -207,19 +257,107 @@ class RunConfig(Section):
     feedback: FeedbackConfig = FeedbackConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
+    offline: OfflineConfig = OfflineConfig()
+    best_of_n: BestOfNConfig = BestOfNConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _algorithm_defaults(cls, values: Any) -> Any:
+        """Defaults that differ between algorithms, put where nothing was said."""
+        if not isinstance(values, dict) or not isinstance(name := values.get("algorithm", "ppo"), str):
+            return values
+        filled = dict(values)
+        for section, defaults in DEFAULTS_OF.get(name, {}).items():
+            given = filled.get(section, {})
+            if isinstance(given, dict):
+                filled[section] = {**defaults, **given}
+        return filled
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.reward.source == "trained" and self.reward.model is None and self.feedback.source == "none":
+        used = options_of(self.algorithm)
+        for section in ALGORITHM_SECTIONS:
+            given = getattr(self, section)
+            if unused := sorted(given.model_fields_set - used.get(section, frozenset())):
+                raise ValueError(
+                    f"{section}.{unused[0]} = {getattr(given, unused[0])!r}: {self.algorithm} does not use it; "
+                    f"it uses {'; '.join(_listed(used))}"
+                )
+        if self.algorithm == "ppo" and self.ppo.critic_warmup_steps >= self.ppo.steps:
+            raise ValueError(
+                f"ppo.critic_warmup_steps={self.ppo.critic_warmup_steps} leaves none of ppo.steps={self.ppo.steps} for "
+                "the policy; lower it"
+            )
+        if self.algorithm in ("rloo", "grpo") and self.ppo.samples_per_prompt < 2:
+            raise ValueError(
+                f"ppo.samples_per_prompt = {self.ppo.samples_per_prompt}: {self.algorithm} compares the answers to one "
+                "prompt; set 2 or more"
+            )
+        if self.algorithm in OFF_POLICY and self.feedback.source == "none":
+            raise ValueError(f"algorithm = {self.algorithm!r} learns from preferences; set feedback.source")
+        if (
+            self.algorithm not in OFF_POLICY
+            and self.reward.source == "trained"
+            and self.reward.model is None
+            and self.feedback.source == "none"
+        ):
             raise ValueError(
                 "reward.source = 'trained' needs rankings; set feedback.source, or reward.source = 'classifier'"
             )
         return self
 
     def to_toml(self) -> str:
-        """The resolved configuration as TOML; keys whose value is unset (None) are left out."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True, mode="json"))
+        """The resolved configuration as TOML, without unset keys (None) and options that the algorithm does not use."""
+        values = self.model_dump(exclude_none=True, mode="json")
+        used = options_of(self.algorithm)
+        for section in ALGORITHM_SECTIONS:
+            values[section] = {key: value for key, value in values[section].items() if key in used.get(section, ())}
+            if not values[section]:
+                del values[section]
+        return tomli_w.dumps(values)
+
+
+ALGORITHM_SECTIONS = ("ppo", "offline", "best_of_n")
+"""Sections whose options belong to some algorithms and not to others."""
+
+DEFAULTS_OF: dict[str, dict[str, dict[str, Any]]] = {
+    "rloo": {"ppo": {"samples_per_prompt": 4, "whiten_advantages": False}},
+    "grpo": {"ppo": {"samples_per_prompt": 4}},
+}
+
+_CRITIC = {"critic_learning_rate", "critic_warmup_steps", "gae_lambda", "value_clip_range", "value_coef"}
+_NOT_SHARED = {
+    "ppo": {"scale_by_deviation"},
+    "rloo": {*_CRITIC, "gamma", "whiten_rewards", "scale_by_deviation"},
+    "grpo": {*_CRITIC, "gamma", "whiten_rewards", "whiten_advantages"},
+    "reinforce++": {*_CRITIC, "whiten_rewards", "whiten_advantages", "scale_by_deviation"},
+}
+_OFFLINE_ONLY = {
+    "beta": ("dpo", "ipo", "orpo", "kto"),
+    "label_smoothing": ("dpo",),
+    "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+}
+
+
+def options_of(algorithm: str) -> dict[str, frozenset[str]]:
+    """The options of ``ALGORITHM_SECTIONS`` that an algorithm uses, by section."""
+    best_of_n = frozenset(BestOfNConfig.model_fields)
+    if algorithm in ON_POLICY:
+        return {"ppo": frozenset(PPOConfig.model_fields) - _NOT_SHARED[algorithm], "best_of_n": best_of_n}
+    if algorithm in OFF_POLICY:
+        left_out = {key for key, users in _OFFLINE_ONLY.items() if algorithm not in users}
+        return {"offline": frozenset(OfflineConfig.model_fields) - left_out}
+    return {"best_of_n": best_of_n - {"prompts"}}
+
+
+def _listed(used: dict[str, frozenset[str]]) -> list[str]:
+    sections: dict[str, type[Section]] = {"ppo": PPOConfig, "offline": OfflineConfig, "best_of_n": BestOfNConfig}
+    return [
+        f"{section}.{{{', '.join(name for name in sections[section].model_fields if name in names)}}}"
+        for section, names in used.items()
+    ]
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
@@ -270,6 +408,9 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
         # A message such as "minibatch_size=6 does not divide ..." names its keys itself.
+        # One of a section starts with the key's name, one of a single value needs it and the value before it.
+        if key and not isinstance(problem["input"], dict | Section):
+            return f"{key} = {problem['input']!r}: {message}{more}"
         return (f"{key}.{message}" if key else message) + more
     if problem["type"] == "model_type":
         return f"{key} = {problem['input']!r}: {key} is a section, not a value; set one of its keys{more}"

@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from humanward.config import RunConfig, load_config
+from humanward.config import (
+    ALGORITHM_SECTIONS,
+    ALGORITHMS,
+    DEFAULTS_OF,
+    RunConfig,
+    load_config,
+    options_of,
+    parse_config,
+)
 from humanward.errors import InputError, writing
 
 CONFIG, METRICS, STAGES = "config.toml", "metrics.jsonl", "stages.json"
@@ -117,6 +125,39 @@ def open_run(path: Path, config: RunConfig | None) -> RunDir:
         path.mkdir(parents=True, exist_ok=True)
     write_text(file, config.to_toml())
     return RunDir(path, config)
+
+
+def change_algorithm(path: Path, algorithm: str, *, again: bool) -> list[str]:
+    """Give the run in ``path`` another algorithm; returns what to tell. Options that both use keep their values.
+
+    Raises InputError for an unknown algorithm, and without ``again`` where the align stage has finished by another one:
+    its adapter and everything after it would be replaced.
+    """
+    folder = open_run(path, None)
+    before = folder.config.algorithm
+    if algorithm == before:
+        return []
+    if algorithm not in ALGORITHMS:
+        raise InputError(f"--algorithm {algorithm}: unknown; use one of {', '.join(ALGORITHMS)}")
+    if "align" in folder.stages() and not again:
+        raise InputError(
+            f"{path}: was aligned by {before}; --again replaces that by {algorithm}, "
+            "or `humanward compare` runs both side by side"
+        )
+    used = options_of(algorithm)
+    values = {**tomllib.loads(folder.file(CONFIG).read_text(encoding="utf-8")), "algorithm": algorithm}
+    dropped: list[str] = []
+    for section in ALGORITHM_SECTIONS:
+        given = values.pop(section, {})
+        if kept := {key: value for key, value in given.items() if key in used.get(section, ())}:
+            # What differs from one algorithm to the next by default follows the new one.
+            own = {key for defaults in DEFAULTS_OF.values() for key in defaults.get(section, ())}
+            values[section] = {key: value for key, value in kept.items() if key not in own}
+        dropped += [f"{section}.{key}" for key in given if key not in used.get(section, ())]
+    config = parse_config(values, where=str(folder.file(CONFIG)))
+    write_text(folder.file(CONFIG), config.to_toml())
+    left = f"; {len(dropped)} options that only {before} uses were left out" if dropped else ""
+    return [f"align: {algorithm} instead of {before}{left}"]
 
 
 def _unused(path: Path) -> bool:

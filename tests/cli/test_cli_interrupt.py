@@ -20,7 +20,7 @@ INTERRUPTED_IN = {
     "sample": "humanward.stages.sample.content_id",
     "feedback": "humanward.stages.feedback.derive_preferences",
     "reward": "humanward.stages.reward.measure",
-    "align": "humanward.stages.align.live_words",
+    "align": "humanward.stages.on_policy.live_words",
     "evaluate": "humanward.stages.evaluate._one",
     "report": "humanward.stages.report.write_report",
 }

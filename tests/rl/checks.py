@@ -15,7 +15,7 @@ from humanward.models.tokens import Tokens
 from humanward.records import Prompt
 from humanward.rl import trainer as trainer_module
 from humanward.rl.rollouts import Rollout, judge_tokens
-from humanward.rl.trainer import PPOTrainer
+from humanward.rl.trainer import OnPolicyTrainer
 
 WANTED = 3
 """The token that rewards ask for: the word w3."""
@@ -43,7 +43,7 @@ def make_trainer(
     sampling: dict[str, Any] | None = None,
     seed: int = 0,
     **ppo: Any,
-) -> tuple[PPOTrainer, list[str]]:
+) -> tuple[OnPolicyTrainer, list[str]]:
     """(a trainer of a tiny random model, the list that its alarms go to)."""
     base = base or tiny.with_policy(tiny.shared_base(name), moved=moved)
     settings: dict[str, Any] = {
@@ -57,7 +57,7 @@ def make_trainer(
         "target_update_kl": 1e6,
     }
     alarms: list[str] = []
-    trainer = PPOTrainer(
+    trainer = OnPolicyTrainer(
         base,
         PPOConfig(**{**settings, **ppo}),
         tiny.sampling(**(sampling or {})),
@@ -69,7 +69,7 @@ def make_trainer(
     return trainer, alarms
 
 
-def step(trainer: PPOTrainer) -> tuple[dict[str, float], Rollout]:
+def step(trainer: OnPolicyTrainer) -> tuple[dict[str, float], Rollout]:
     """One step's metrics, and the rollout that it learnt from."""
     seen: list[Rollout] = []
     real = trainer_module.build_rollout
@@ -83,7 +83,7 @@ def step(trainer: PPOTrainer) -> tuple[dict[str, float], Rollout]:
     return metrics, seen[0]
 
 
-def gradients(trainer: PPOTrainer) -> list[torch.Tensor]:
+def gradients(trainer: OnPolicyTrainer) -> list[torch.Tensor]:
     """What the last update left."""
     return [p.grad.clone() for p in trainer.parameters]
 

@@ -6,12 +6,12 @@ from rl import checks
 from rl.checks import make_trainer
 
 from humanward.models.sampling import sample
-from humanward.rl.trainer import PPOTrainer
+from humanward.rl.trainer import OnPolicyTrainer
 
 ASKED = 400
 
 
-def share_with_the_word(trainer: PPOTrainer, role: str) -> float:
+def share_with_the_word(trainer: OnPolicyTrainer, role: str) -> float:
     """Share of 400 responses that hold the wanted word, on random numbers that training never used."""
     base = trainer.base
     prompts = [base.prompt_ids(trainer.prompts[i % len(trainer.prompts)]) for i in range(ASKED)]
@@ -20,7 +20,7 @@ def share_with_the_word(trainer: PPOTrainer, role: str) -> float:
     return sum(checks.WANTED in response.ids for response in responses) / ASKED
 
 
-def train(kl_coef: float) -> tuple[PPOTrainer, list[dict[str, float]]]:
+def train(kl_coef: float) -> tuple[OnPolicyTrainer, list[dict[str, float]]]:
     trainer, _ = make_trainer(
         steps=12,
         rollout_size=64,

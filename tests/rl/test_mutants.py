@@ -16,7 +16,7 @@ from humanward.models import sampling, states
 from humanward.models.base import SharedBase
 from humanward.rl import advantages, kl, losses, ops, rewards, rollouts
 from humanward.rl import trainer as trainer_module
-from humanward.rl.trainer import PPOTrainer
+from humanward.rl.trainer import OnPolicyTrainer
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -41,7 +41,7 @@ def forget_temperature_in_reference(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_temperature_when_learning(patch: pytest.MonkeyPatch) -> None:
-    real = PPOTrainer._losses
+    real = OnPolicyTrainer._losses
 
     def learn(self, micro, **options):
         kept, self.sampling = self.sampling, self.sampling.model_copy(update={"temperature": 1.0})
@@ -50,7 +50,7 @@ def forget_temperature_when_learning(patch: pytest.MonkeyPatch) -> None:
         finally:
             self.sampling = kept
 
-    patch.setattr(PPOTrainer, "_losses", learn)
+    patch.setattr(OnPolicyTrainer, "_losses", learn)
 
 
 def leave_dropout_on(patch: pytest.MonkeyPatch) -> None:
@@ -109,25 +109,25 @@ def spare_the_last_token_the_kl(patch: pytest.MonkeyPatch) -> None:
 
 
 def normalise_each_micro_batch(patch: pytest.MonkeyPatch) -> None:
-    real = PPOTrainer._losses
+    real = OnPolicyTrainer._losses
 
     def learn(self, micro, **options):
         loss, sums = real(self, micro, **options)
         ours = int(micro.tokens.response_mask.sum())
         return loss * (self._global_count / ours) / (self.config.minibatch_size / self.config.micro_batch_size), sums
 
-    update = PPOTrainer._update
+    update = OnPolicyTrainer._update
 
     def counted(self, batch, **options):
         self._global_count = int(batch.tokens.response_mask.sum())
         return update(self, batch, **options)
 
-    patch.setattr(PPOTrainer, "_losses", learn)
-    patch.setattr(PPOTrainer, "_update", counted)
+    patch.setattr(OnPolicyTrainer, "_losses", learn)
+    patch.setattr(OnPolicyTrainer, "_update", counted)
 
 
 def update_once_an_epoch(patch: pytest.MonkeyPatch) -> None:
-    real = PPOTrainer._learn
+    real = OnPolicyTrainer._learn
 
     def learn(self, rollout):
         kept, self.config = self.config, self.config.model_copy(update={"minibatch_size": len(rollout)})
@@ -136,13 +136,13 @@ def update_once_an_epoch(patch: pytest.MonkeyPatch) -> None:
         finally:
             self.config = kept
 
-    patch.setattr(PPOTrainer, "_learn", learn)
+    patch.setattr(OnPolicyTrainer, "_learn", learn)
 
 
 def warm_up_the_policy_too(patch: pytest.MonkeyPatch) -> None:
-    real = PPOTrainer._update
+    real = OnPolicyTrainer._update
     patch.setattr(
-        PPOTrainer, "_update", lambda self, batch, *, warmup, first: real(self, batch, warmup=False, first=first)
+        OnPolicyTrainer, "_update", lambda self, batch, *, warmup, first: real(self, batch, warmup=False, first=first)
     )
 
 

@@ -14,7 +14,7 @@ from humanward.models.base import SharedBase
 from humanward.models.loading import finish_loading
 from humanward.rl import trainer as trainer_module
 from humanward.rl.rollouts import build_rollout
-from humanward.rl.trainer import NonFiniteError, PPOTrainer
+from humanward.rl.trainer import NonFiniteError, OnPolicyTrainer
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_check(check) -> None:
     check()
 
 
-def freeze(trainer: PPOTrainer) -> None:
+def freeze(trainer: OnPolicyTrainer) -> None:
     """A learning rate of 0, which a configuration does not allow."""
     trainer.schedule.base_lrs = [0.0, 0.0]
     for group in trainer.optimizer.param_groups:
@@ -281,7 +281,7 @@ def test_every_prompt_is_used_once_before_any_is_used_twice() -> None:
 def test_no_prompts_are_refused() -> None:
     trainer, _ = make_trainer()
     with pytest.raises(ValueError, match="no prompts"):
-        PPOTrainer(trainer.base, trainer.config, trainer.sampling, [], presence, seed=0)
+        OnPolicyTrainer(trainer.base, trainer.config, trainer.sampling, [], presence, seed=0)
 
 
 def test_filters_of_the_sample_stage_do_not_reach_rollouts() -> None:

@@ -1,7 +1,7 @@
 """Reward sources: anything that scores a response to a prompt.
 
 A source speaks text: ``score(prompts, responses) -> (B,)``, higher is better. To add one, write a class with ``name``
-and ``score`` here or anywhere, and give it a branch in humanward.stages.align.
+and ``score`` here or anywhere, and give it a branch in humanward.stages.scoring.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class NonFiniteError(RuntimeError):
     """A rollout, loss or gradient is not finite; raised before the optimizer step that would have spread it."""
 
 
-class PPOTrainer:
+class OnPolicyTrainer:
     """Trains the ``policy`` role of a base against ``scorer``; ``step()`` is one rollout learnt from.
 
     ``on_alarm`` receives each warning once, as a line for a person. Every random choice comes from ``seed``.

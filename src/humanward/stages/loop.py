@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from humanward.config import RunConfig
+from humanward.config import OFF_POLICY, RunConfig
 from humanward.stages.align import run_align
 from humanward.stages.context import Run, prepare_prompts
 from humanward.stages.evaluate import run_evaluate
@@ -37,7 +37,9 @@ STAGES: dict[str, Callable[[Run], None]] = {
 def needed(config: RunConfig) -> list[str]:
     """The stages that this configuration needs."""
     skipped: set[str] = set()
-    if config.reward.source == "classifier" or config.reward.model is not None:
+    if config.algorithm in OFF_POLICY:
+        skipped = {"reward"} | ({"sample"} if config.feedback.source in ("rankings", "preferences") else set())
+    elif config.reward.source == "classifier" or config.reward.model is not None:
         skipped |= {"sample", "feedback", "reward"}
     elif config.feedback.source in ("rankings", "preferences"):
         skipped |= {"sample"}
@@ -63,7 +65,7 @@ def check_sources(run: Run) -> None:
     run.classifier("judge")
     if config.reward.source == "classifier":
         run.classifier("reward")
-    elif config.feedback.source == "simulated":
+    if "feedback" in needed(config) and config.feedback.source == "simulated":
         run.classifier("gold")
     if not run.folder.file("prompts.jsonl").exists():
         run.base()

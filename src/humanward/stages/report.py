@@ -9,8 +9,8 @@ from typing import Any
 
 from humanward.evaluation.report import ReportInputs, write_report
 from humanward.evaluation.rows import read_rows
-from humanward.stages.align import reward_name
 from humanward.stages.context import Run
+from humanward.stages.scoring import reward_name
 
 LIBRARIES = ("humanward", "torch", "transformers", "peft", "numpy", "scipy")
 
