@@ -23,12 +23,13 @@ MAY_SEE: dict[str, set[str]] = {
     "run_dir": PLAIN,
     "progress": set(),
     "distributed": set(),
+    "schedules": set(),
     "demo": PLAIN,
     "feedback": PLAIN | {"run_dir"},
     "models": {"config", "demo", "records", "errors", "distributed"},
     "reward": {"models", "preferences", "config", "records", "errors", "distributed"},
     **{name: PURE_MATHS | {"distributed"} for name in PURE_MATHS},
-    "rl": {"models", "reward", "config", "records", "errors", "distributed", "run_dir"},
+    "rl": {"models", "reward", "config", "records", "errors", "distributed", "run_dir", "schedules"},
     "evaluation": PLAIN | {"models", "reward", "run_dir"},
     "stages": PLAIN
     | {"run_dir", "progress", "distributed", "demo", "feedback", "models", "reward", "rl", "evaluation"},
@@ -36,7 +37,7 @@ MAY_SEE: dict[str, set[str]] = {
 TOP = {"cli"}  # sees all; nobody sees it
 ONLY_SEEN_BY = {"stages": {"cli"}, "demo.cli": {"cli"}, "demo.recipe": {"demo.cli"}, "feedback.commands": {"cli"}}
 OPTIONAL = {"boto3", "ray", "bitsandbytes"}
-STARTS_WITHOUT_TORCH = [*sorted(PLAIN), "run_dir", "progress", "demo", "feedback.commands", "cli"]
+STARTS_WITHOUT_TORCH = [*sorted(PLAIN), "run_dir", "progress", "schedules", "demo", "feedback.commands", "cli"]
 
 
 def files() -> dict[str, Path]:
@@ -126,7 +127,7 @@ def test_a_breach_is_found(module: str, source: str) -> None:
 
 
 def test_plain_modules_import_no_torch() -> None:
-    for name in PLAIN | {"run_dir", "progress"}:
+    for name in PLAIN | {"run_dir", "progress", "schedules"}:
         roots = {module.split(".")[0] for module, _ in imports(MODULES[name].read_text(encoding="utf-8"))}
         assert not roots & {"torch", "transformers", "peft"}, name
 
