@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from models import tiny
 
 from humanward.config import LoraConfig, RewardConfig
+from humanward.models.chunks import length_chunks
 from humanward.preferences import group_by_prompt
 from humanward.records import Preference, Prompt
-from humanward.reward import training
-from humanward.reward.training import TrainingStep, length_chunks, train_reward_model
+from humanward.reward.training import TrainingStep, train_reward_model
 
 
 @given(st.lists(st.tuples(st.integers(2, 5), st.integers(1, 50)), min_size=1, max_size=40), st.integers(1, 300))
@@ -41,7 +41,7 @@ def losses(monkeypatch: pytest.MonkeyPatch, budget: int) -> list[float]:
         Preference(f"p{i}", "a", "b", Prompt(f"p{i}", words(i % 9 + 1)), words(i % 7 + 1), words(i % 5 + 1))
         for i in range(16)
     ]
-    monkeypatch.setattr(training.length_chunks, "__defaults__", (budget,))
+    monkeypatch.setattr(length_chunks, "__defaults__", (budget,))
     steps: list[TrainingStep] = []
     config = RewardConfig(epochs=2, batch_size=8, rank=4, max_tokens_trained=32)
     train_reward_model(

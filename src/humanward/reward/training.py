@@ -11,13 +11,11 @@ from torch import nn
 
 from humanward.config import LoraConfig, RewardConfig
 from humanward.models.base import SharedBase
+from humanward.models.chunks import extent, length_chunks
 from humanward.models.heads import ScoreHead
 from humanward.preferences import PromptPairs
 from humanward.reward.loss import pairwise_loss
 from humanward.reward.model import ROLE, RewardModel
-
-CHUNK_TOKENS = 4096
-"""Padded tokens in one forward: texts of very unequal length are grouped by it, which changes no result."""
 
 ANCHOR_SAMPLES = 1024
 """Completions, at most, whose scores decide the anchor: enough to fix a mean and a deviation to a thirtieth."""
@@ -84,30 +82,9 @@ def _warm_then_linear(step: int, steps: int) -> float:
     return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm))
 
 
-def length_chunks(extents: Sequence[tuple[int, int]], budget: int = CHUNK_TOKENS) -> list[list[int]]:
-    """Numbers of the prompts, in chunks of like length whose padded size is at most ``budget`` tokens.
-
-    ``extents`` holds (texts, tokens of the longest) of each prompt. A prompt larger than the budget is a chunk of its
-    own; those that all fit together stay together, in their order.
-    """
-    if sum(texts for texts, _ in extents) * max(longest for _, longest in extents) <= budget:
-        return [list(range(len(extents)))]
-    chunks: list[list[int]] = []
-    held = 0
-    for number in sorted(range(len(extents)), key=lambda i: (extents[i][1], i)):
-        texts, longest = extents[number]
-        if not chunks or (held + texts) * longest > budget:
-            chunks.append([])
-            held = 0
-        chunks[-1].append(number)
-        held += texts
-    return chunks
-
-
 def _extent(model: RewardModel, group: PromptPairs) -> tuple[int, int]:
     """(number of texts, tokens of the longest with its prompt)."""
-    tokens = model.base.encode([group.prompt] * len(group.texts), group.texts, limit=model.limit)
-    return len(group.texts), int((tokens.prompt_mask.sum(1) + tokens.response_mask.sum(1)).max())
+    return extent(model.base.encode([group.prompt] * len(group.texts), group.texts, limit=model.limit))
 
 
 def _learn(
