@@ -98,12 +98,12 @@ def line_chart(
         x_high = x_ticks[-1]
     x_scale = Scale(x_low, x_high, LEFT, WIDTH - RIGHT)
     y_scale = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [*_grid(y_ticks, y_scale), *_bottom([t for t in x_ticks if x_low <= t <= x_high], x_scale, x_label)]
+    parts = [*svg_grid(y_ticks, y_scale), *svg_bottom([t for t in x_ticks if x_low <= t <= x_high], x_scale, x_label)]
     if limit:
         height = y_scale(limit[0])
-        parts.append(_line("limit", LEFT, height, WIDTH - RIGHT, height))
+        parts.append(svg_line("limit", LEFT, height, WIDTH - RIGHT, height))
         above = height - 4 if height > TOP + 12 else height + 12
-        parts.append(_text("note", WIDTH - RIGHT, above, limit[1], "end"))
+        parts.append(svg_text("note", WIDTH - RIGHT, above, limit[1], "end"))
     for one, x, y in lines:
         kind = one.kind
         x, y = _thinned(x, y)
@@ -118,7 +118,7 @@ def line_chart(
             y = running_mean(y, max(3, len(y) // 12))
         parts.append(f'<path class="line {kind}" d="{_path(x, y, x_scale, y_scale)}"/>')
         parts.append(f'<circle class="dot {kind}" cx="{x_scale(x[-1]):.1f}" cy="{y_scale(y[-1]):.1f}" r="3"/>')
-    return _picture(parts, title, WIDTH, HEIGHT)
+    return svg_picture(parts, title, WIDTH, HEIGHT)
 
 
 def histogram(before: ArrayLike, after: ArrayLike, *, title: str, x_label: str, bins: int = 10) -> Markup:
@@ -128,7 +128,7 @@ def histogram(before: ArrayLike, after: ArrayLike, *, title: str, x_label: str, 
     y_ticks = ticks(0, max(float(share.max()) for share in shares), 4)
     x_scale = Scale(0, 1, LEFT, WIDTH - RIGHT)
     y_scale = Scale(0, y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [*_grid(y_ticks, y_scale, " %"), *_bottom([0, 0.2, 0.4, 0.6, 0.8, 1], x_scale, x_label)]
+    parts = [*svg_grid(y_ticks, y_scale, " %"), *svg_bottom([0, 0.2, 0.4, 0.6, 0.8, 1], x_scale, x_label)]
     width = (x_scale(1) - x_scale(0)) / bins
     for kind, share, offset in (("before", shares[0], 0.08), ("after", shares[1], 0.5)):
         for index, value in enumerate(share):
@@ -140,9 +140,9 @@ def histogram(before: ArrayLike, after: ArrayLike, *, title: str, x_label: str, 
                     f"responses from {index / bins:.1f} to {(index + 1) / bins:.1f}</title></rect>"
                 )
     middle = x_scale(0.5)
-    parts.append(_line("limit", middle, TOP, middle, HEIGHT - BOTTOM))
-    parts.append(_text("note", middle + 5, TOP + 9, "toxic from .5"))
-    return _picture(parts, title, WIDTH, HEIGHT)
+    parts.append(svg_line("limit", middle, TOP, middle, HEIGHT - BOTTOM))
+    parts.append(svg_text("note", middle + 5, TOP + 9, "toxic from .5"))
+    return svg_picture(parts, title, WIDTH, HEIGHT)
 
 
 def scatter(before: ArrayLike, after: ArrayLike, *, title: str, moved: float) -> Markup:
@@ -152,19 +152,19 @@ def scatter(before: ArrayLike, after: ArrayLike, *, title: str, moved: float) ->
     x_scale = Scale(0, 1, LEFT, WIDTH - RIGHT)
     y_scale = Scale(0, 1, height - BOTTOM, TOP)
     marks = [0, 0.2, 0.4, 0.6, 0.8, 1]
-    parts = [*_grid(marks, y_scale), *_bottom(marks, x_scale, "before", height)]
+    parts = [*svg_grid(marks, y_scale), *svg_bottom(marks, x_scale, "before", height)]
     parts.append(f'<path class="diagonal" d="M{x_scale(0):.1f} {y_scale(0):.1f}L{x_scale(1):.1f} {y_scale(1):.1f}"/>')
     for x, y in zip(first, second, strict=True):
         kind = "worse" if y - x >= moved else "after" if x - y >= moved else "same"
         parts.append(f'<circle class="point {kind}" cx="{x_scale(x):.1f}" cy="{y_scale(y):.1f}" r="2.6"/>')
-    parts.append(_text("note", x_scale(0.36), y_scale(0.93), "more toxic after", "middle"))
-    parts.append(_text("note", x_scale(0.98), y_scale(0.36), "less toxic after", "end"))
+    parts.append(svg_text("note", x_scale(0.36), y_scale(0.93), "more toxic after", "middle"))
+    parts.append(svg_text("note", x_scale(0.98), y_scale(0.36), "less toxic after", "end"))
     middle = y_scale(0.5)
     parts.append(
         f'<text class="label" x="12" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})">'
         "after</text>"
     )
-    return _picture(parts, title, WIDTH, height)
+    return svg_picture(parts, title, WIDTH, height)
 
 
 def whiskers(
@@ -185,21 +185,21 @@ def whiskers(
     height = TOP + row_height * len(rows) + BOTTOM - 6
     x_scale = Scale(x_ticks[0], x_ticks[-1], label_width, WIDTH - RIGHT - 6)
     floor = height - BOTTOM
-    parts = [_line("grid", x_scale(t), TOP, x_scale(t), floor) for t in x_ticks]
-    parts += _bottom(x_ticks, x_scale, x_label, height)
+    parts = [svg_line("grid", x_scale(t), TOP, x_scale(t), floor) for t in x_ticks]
+    parts += svg_bottom(x_ticks, x_scale, x_label, height)
     if reference is not None:
         at = x_scale(reference)
-        parts.append(_line("limit", at, TOP, at, floor))
+        parts.append(svg_line("limit", at, TOP, at, floor))
     for index, row in enumerate(rows):
         y = TOP + row_height * (index + 0.5) + 3
-        parts.append(_text("label", label_width - 10, y + 4, row.label, "end"))
+        parts.append(svg_text("label", label_width - 10, y + 4, row.label, "end"))
         if row.ci95:
             ends = [x_scale(bound) for bound in row.ci95]
-            parts.append(_line(f"whisker {row.kind}", ends[0], y, ends[1], y))
+            parts.append(svg_line(f"whisker {row.kind}", ends[0], y, ends[1], y))
         at = x_scale(row.value)
         parts.append(f'<circle class="dot {row.kind}" cx="{at:.1f}" cy="{y}" r="4.5"/>')
-        parts.append(_text(f"value {row.kind}", at, y - 9, decimal(row.value, digits), "middle"))
-    return _picture(parts, title, WIDTH, height)
+        parts.append(svg_text(f"value {row.kind}", at, y - 9, decimal(row.value, digits), "middle"))
+    return svg_picture(parts, title, WIDTH, height)
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
@@ -243,40 +243,45 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64], x_scale: Scale, y_scal
     return "M" + "L".join(points)
 
 
-def _grid(marks: Sequence[float], scale: Scale, unit: str = "") -> list[str]:
+def svg_grid(marks: Sequence[float], scale: Scale, unit: str = "") -> list[str]:
+    """Horizontal lines at the ticks of the upright axis, with their words."""
     step = marks[1] - marks[0]
     bounded = max(abs(mark) for mark in marks) <= 1
     parts = []
     for mark in marks:
         y = scale(mark)
-        parts.append(_line("grid", LEFT, y, WIDTH - RIGHT, y))
-        parts.append(_text("tick", LEFT - 6, y + 3.5, tick_words(mark, step, bounded=bounded) + unit, "end"))
+        parts.append(svg_line("grid", LEFT, y, WIDTH - RIGHT, y))
+        parts.append(svg_text("tick", LEFT - 6, y + 3.5, tick_words(mark, step, bounded=bounded) + unit, "end"))
     return parts
 
 
-def _bottom(marks: Sequence[float], scale: Scale, label: str, height: float = HEIGHT) -> list[str]:
+def svg_bottom(marks: Sequence[float], scale: Scale, label: str, height: float = HEIGHT) -> list[str]:
+    """The axis below with its ticks' words and its label."""
     step = marks[1] - marks[0] if len(marks) > 1 else 1.0
     bounded = max((abs(mark) for mark in marks), default=0) <= 1
     floor = height - BOTTOM
-    parts = [_line("axis", scale.start, floor, scale.end, floor)]
+    parts = [svg_line("axis", scale.start, floor, scale.end, floor)]
     parts += [
-        _text("tick", scale(mark), floor + 15, tick_words(mark, step, bounded=bounded), "middle") for mark in marks
+        svg_text("tick", scale(mark), floor + 15, tick_words(mark, step, bounded=bounded), "middle") for mark in marks
     ]
     middle = (scale.start + scale.end) / 2
-    parts.append(_text("label", middle, height - 6, label, "middle"))
+    parts.append(svg_text("label", middle, height - 6, label, "middle"))
     return parts
 
 
-def _text(kind: str, x: float, y: float, words: str, anchor: str = "start") -> str:
+def svg_text(kind: str, x: float, y: float, words: str, anchor: str = "start") -> str:
+    """A text of the style ``kind``; a leading minus becomes a typographic one."""
     shown = "−" + words[1:] if words.startswith("-") else words
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(shown)}</text>'
 
 
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
+def svg_line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    """A straight line of the style ``kind``."""
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _picture(parts: Sequence[str], title: str, width: float, height: float) -> Markup:
+def svg_picture(parts: Sequence[str], title: str, width: float, height: float) -> Markup:
+    """The whole picture; ``title`` is what a screen reader says."""
     name = escape(title)
     body = "".join(str(part) for part in parts)
     return Markup(
