@@ -275,9 +275,12 @@ class SharedBase:
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return [*ids, self.stop_ids[0]] if ended else ids
 
-    def response_text(self, ids: Sequence[int]) -> str:
-        """The text of response tokens, without special tokens and surrounding space."""
-        return self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special_tokens=True).strip()
+    def response_text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """The text of response tokens up to the first of the ``stop`` texts, without special tokens and outer space."""
+        text = self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special_tokens=True)
+        for mark in stop:
+            text = text.partition(mark)[0]
+        return text.strip()
 
     def encode(
         self,

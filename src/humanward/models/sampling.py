@@ -25,7 +25,7 @@ from humanward.models.tokens import Tokens, make_tokens, pad_left
 
 @dataclass(frozen=True)
 class Response:
-    """Sampled token ids (the end token included) and whether the model ended by itself."""
+    """Sampled token ids and whether the model ended by itself, by an end token or a stop text; either is included."""
 
     ids: tuple[int, ...]
     ended: bool
@@ -61,11 +61,16 @@ def choose(
 
 
 class _Decoder:
-    """One batch of unfinished rows with its cache; the two architectures differ only here."""
+    """One batch of unfinished rows with its cache; the two architectures differ only here.
+
+    A prompt that stands in the batch several times is read once: its rows share what was computed for it.
+    """
 
     def __init__(self, base: SharedBase, prompts: Sequence[Sequence[int]]) -> None:
         self.base, self.model = base, base.model
-        ids, mask = pad_left(prompts, base.pad_id)
+        places: dict[tuple[int, ...], int] = {}
+        self._spread: torch.Tensor | None = torch.tensor([places.setdefault(tuple(p), len(places)) for p in prompts])
+        ids, mask = pad_left(list(places), base.pad_id)
         self.mask = mask.to(base.device)
         self.encoded: Any = None
         if self.model.config.is_encoder_decoder:
@@ -76,13 +81,23 @@ class _Decoder:
                 input_ids=ids.gather(1, right).to(base.device), attention_mask=self.mask.long()
             )
             start = self.model.config.decoder_start_token_id
-            self.next_ids = torch.full((len(prompts), 1), start, device=base.device)
+            self.next_ids = torch.full((len(places), 1), start, device=base.device)
         else:
             self.cache = DynamicCache(config=self.model.config)
             self.next_ids = ids.to(base.device)
 
     def logits(self) -> torch.Tensor:
         """(B, V) for the next token, after reading ``next_ids``."""
+        logits = self._read()
+        if self._spread is None:
+            return logits
+        rows, self._spread = self._spread.to(logits.device), None
+        if len(rows) > len(logits):
+            self.keep(rows)
+            logits = logits[rows]
+        return logits
+
+    def _read(self) -> torch.Tensor:
         with self.base._autocast():
             if self.encoded is not None:
                 out = self.model(
@@ -114,7 +129,7 @@ class _Decoder:
             self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with ``rows`` only."""
+        """Go on with ``rows``; one that is named twice goes on twice."""
         # reorder_cache, unlike batch_select_indices, also knows the states of hybrid models' linear layers.
         self.cache.reorder_cache(rows)
         self.mask, self.next_ids = self.mask[rows], self.next_ids[rows]
@@ -166,14 +181,14 @@ def _sample_batch(
         ids = choose(
             logits, noise[alive, position], temperature=config.temperature, top_k=config.top_k, top_p=config.top_p
         )
-        stopped = torch.isin(ids, stops)
-        for row, token, running, stop in zip(
-            alive.tolist(), ids.tolist(), active.tolist(), stopped.tolist(), strict=True
-        ):
+        closed = torch.isin(ids, stops).tolist()
+        rows_now = zip(alive.tolist(), ids.tolist(), active.tolist(), strict=True)
+        for place, (row, token, running) in enumerate(rows_now):
             if running:
                 written[row].append(token)
-                ended[row] = stop
-        active &= ~stopped
+                closed[place] = closed[place] or _closes(base, written[row], config.stop)
+                ended[row] = closed[place]
+        active &= ~torch.tensor(closed, device=base.device)
         remaining = int(active.sum())
         if not remaining:
             break
@@ -183,6 +198,14 @@ def _sample_batch(
             decoder.keep(rows)
             alive, active = alive[rows], active[rows]
     return [Response(tuple(ids), stop) for ids, stop in zip(written, ended, strict=True)]
+
+
+def _closes(base: SharedBase, ids: Sequence[int], stop: Sequence[str]) -> bool:
+    """Whether the response's end holds a stop text; a character is at most four tokens (bytes), so a tail suffices."""
+    if not stop:
+        return False
+    tail = base.tokenizer.decode(ids[-(4 * max(map(len, stop)) + 4) :], skip_special_tokens=True)
+    return any(text in tail for text in stop)
 
 
 def as_tokens(base: SharedBase, prompts: Sequence[Sequence[int]], responses: Sequence[Response]) -> Tokens:

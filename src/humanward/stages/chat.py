@@ -45,7 +45,7 @@ def answers(run: Run, prompt: str, seed: int) -> dict[str, str]:
     for side, role in (("before", "reference"), ("after", "policy")):
         with base.role(role):
             response = sample(base, [ids], ["chat"], run.config.sampling, seed=seed)[0]
-        texts[side] = base.response_text(response.ids)
+        texts[side] = base.response_text(response.ids, run.config.sampling.stop)
     return texts
 
 

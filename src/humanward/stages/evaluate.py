@@ -86,7 +86,7 @@ def answer(run: Run, base: SharedBase, role: str, prompts: Sequence[Prompt], pro
         with torch.no_grad(), base.role(role):
             own, _, _ = base.logprobs(tokens, temperature=temperature)
         kl.append((own - tempered).sum(1))
-    texts = [base.response_text(r.ids) for r in responses]
+    texts = [base.response_text(r.ids, run.config.sampling.stop) for r in responses]
     return Answers(texts, responses, torch.cat(nll).cpu(), torch.cat(kl).cpu())
 
 

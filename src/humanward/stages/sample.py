@@ -23,7 +23,7 @@ def run_sample(run: Run) -> None:
     completions = []
     for index, response in enumerate(responses):
         prompt, number = prompts[index // k], index % k
-        text = base.response_text(response.ids)
+        text = base.response_text(response.ids, config.sampling.stop)
         completions.append(
             Completion(
                 id=content_id(prompt.id, str(number), text),
