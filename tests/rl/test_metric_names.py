@@ -78,7 +78,7 @@ def names(run: Run, prefix: str) -> set[str]:
 
 def test_the_align_stage_logs_what_the_glossary_names(run: Run) -> None:
     run_align(run)
-    assert names(run, "ppo/") == glossary("ppo/")
+    assert names(run, "ppo/") == glossary("ppo/") - {"ppo/kl_loss"}
     assert [row["ppo/step"] for row in run.folder.metrics()] == [1, 2, 3]
     facts = run.folder.facts("align", "")
     assert facts["kl_at_start"] == 0
@@ -95,7 +95,15 @@ def test_the_reward_stage_logs_what_the_glossary_names(run: Run) -> None:
 
 def test_the_trainer_alone_logs_all_but_what_the_stage_adds() -> None:
     trainer, _ = make_trainer()
-    assert set(trainer.step()) == glossary("ppo/") - {"ppo/toxicity"}
+    assert set(trainer.step()) == glossary("ppo/") - {"ppo/toxicity", "ppo/alarms", "ppo/kl_loss"}
+    trainer, _ = make_trainer(kl_place="loss")
+    assert set(trainer.step()) == glossary("ppo/") - {"ppo/toxicity", "ppo/alarms"}
+
+
+def test_without_a_critic_its_metrics_are_absent() -> None:
+    trainer, _ = make_trainer(algorithm="rloo", samples_per_prompt=4)
+    critic = {"ppo/value_loss", "ppo/value_clip_fraction", "ppo/explained_variance"}
+    assert set(trainer.step()) == glossary("ppo/") - {"ppo/toxicity", "ppo/alarms", "ppo/kl_loss"} - critic
 
 
 def test_over_the_budget_the_last_policy_within_it_is_kept(tmp_path: Path) -> None:

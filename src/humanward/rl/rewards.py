@@ -8,14 +8,21 @@ from humanward.rl.kl import k1
 
 
 def final_scores(
-    scores: torch.Tensor, ended: torch.Tensor, *, missing_eos_penalty: float | None, clip: float | None
+    scores: torch.Tensor,
+    ended: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    missing_eos_penalty: float,
+    length_penalty: float,
+    clip: float | None,
 ) -> torch.Tensor:
-    """(B,) scores as PPO uses them: clipped to +-``clip``, then lowered by the penalty where a response was cut off."""
+    """(B,) scores as training uses them: clipped to +-``clip``, less ``missing_eos_penalty`` where a response was cut
+    off (``ended`` (B,) False), less ``length_penalty`` times its tokens (``lengths`` (B,)).
+    """
     if clip is not None:
         scores = scores.clamp(-clip, clip)
-    if missing_eos_penalty is None:
-        return scores
-    return torch.where(ended, scores, scores - missing_eos_penalty)
+    scores = torch.where(ended, scores, scores - missing_eos_penalty)
+    return scores - length_penalty * lengths
 
 
 def token_rewards(

@@ -13,7 +13,12 @@ from humanward.models.heads import ValueHead
 from humanward.models.sampling import as_tokens, sample
 from humanward.models.tokens import TensorBatch, Tokens
 from humanward.records import Prompt
-from humanward.rl.advantages import generalized_advantages, returns_of
+from humanward.rl.advantages import (
+    generalized_advantages,
+    group_relative_advantages,
+    leave_one_out_advantages,
+    returns_of,
+)
 from humanward.rl.ops import whiten
 from humanward.rl.rewards import final_scores, token_rewards
 
@@ -66,7 +71,8 @@ def respond(
     groups: dict[str, int] = {}
     group = torch.tensor([groups.setdefault(p.id, len(groups)) for p in prompts], device=base.device)
     ended = torch.tensor([r.ended for r in responses], device=base.device)
-    return Episodes(as_tokens(base, ids, responses), ended, group), [base.response_text(r.ids) for r in responses]
+    texts = [base.response_text(r.ids, sampling.stop) for r in responses]
+    return Episodes(as_tokens(base, ids, responses), ended, group), texts
 
 
 @torch.no_grad()
@@ -85,6 +91,32 @@ def judge_tokens(
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
+def estimate_advantages(
+    algorithm: str,
+    rewards: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    group: torch.Tensor,
+    config: PPOConfig,
+) -> torch.Tensor:
+    """(B, R) advantages before whitening, by the estimator of ``algorithm``; a new estimator goes here.
+
+    reinforce++ has no baseline but the whitening that follows: its advantages are the rewards to go. Source: Hu et al.
+    2025 (arXiv 2501.03262), section 3.
+    """
+    discounts = torch.full_like(rewards, config.gamma)
+    match algorithm:
+        case "ppo":
+            return generalized_advantages(rewards, values, discounts, mask, gae_lambda=config.gae_lambda)
+        case "rloo":
+            return leave_one_out_advantages(rewards, mask, group)
+        case "grpo":
+            return group_relative_advantages(rewards, mask, group, scale=config.scale_by_deviation)
+        case "reinforce++":
+            return generalized_advantages(rewards, torch.zeros_like(rewards), discounts, mask, gae_lambda=1.0)
+    raise ValueError(f"no advantage estimator is named {algorithm!r}")
+
+
 def build_rollout(
     episodes: Episodes,
     scores: torch.Tensor,
@@ -94,21 +126,30 @@ def build_rollout(
     config: PPOConfig,
     *,
     kl_coef: float,
+    algorithm: str = "ppo",
 ) -> Rollout:
     """The rollout whole: scores become token rewards, advantages and returns.
 
-    1. final scores (clip, missing-EOS penalty)  2. rewards per token with the KL penalty  3. optionally whitened
-    rewards  4. advantages on real tokens  5. returns, before whitening  6. optionally whitened advantages.
+    1. final scores (clip, penalties)  2. rewards per token, with the KL penalty unless its place is the loss
+    3. optionally whitened rewards  4. advantages on real tokens  5. returns, before whitening
+    6. optionally whitened advantages.
     """
     mask = episodes.tokens.response_mask
-    final = final_scores(scores, episodes.ended, missing_eos_penalty=config.missing_eos_penalty, clip=config.score_clip)
-    rewards = token_rewards(final, logprobs, ref_logprobs, mask, kl_coef=kl_coef)
-    if config.whiten_rewards:
+    final = final_scores(
+        scores,
+        episodes.ended,
+        mask.sum(1),
+        missing_eos_penalty=config.missing_eos_penalty,
+        length_penalty=config.length_penalty,
+        clip=config.score_clip,
+    )
+    in_reward = kl_coef if config.kl_place == "reward" else 0.0
+    rewards = token_rewards(final, logprobs, ref_logprobs, mask, kl_coef=in_reward)
+    if algorithm == "ppo" and config.whiten_rewards:
         rewards = whiten(rewards, mask, shift_mean=False)
-    discounts = torch.full_like(rewards, config.gamma)
-    advantages = generalized_advantages(rewards, values, discounts, mask, gae_lambda=config.gae_lambda)
-    returns = returns_of(advantages, values, mask)
-    if config.whiten_advantages:
+    advantages = estimate_advantages(algorithm, rewards, values, mask, episodes.group, config)
+    returns = returns_of(advantages, values, mask) if algorithm == "ppo" else torch.zeros_like(values)
+    if algorithm == "reinforce++" or (algorithm in ("ppo", "rloo") and config.whiten_advantages):
         advantages = whiten(advantages, mask)
     return Rollout(
         tokens=episodes.tokens,

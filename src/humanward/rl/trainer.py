@@ -1,4 +1,4 @@
-"""The PPO loop: sample, judge under policy and reference, score, reward, learn, update the KL coefficient."""
+"""The on-policy loop: sample, judge under policy and reference, score, reward, learn, update the KL coefficient."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from humanward.models.base import SharedBase
 from humanward.models.heads import ValueHead
 from humanward.records import Prompt
 from humanward.rl import alarms
+from humanward.rl.alarms import Alarm
 from humanward.rl.kl import AdaptiveKL, FixedKL, k3
 from humanward.rl.losses import policy_loss_sum, value_loss_sum
 from humanward.rl.ops import masked_mean, masked_sum, masked_variance
 from humanward.rl.rollouts import Rollout, Scorer, build_rollout, judge_tokens, respond
+from humanward.schedules import factor
 
 Metrics = dict[str, float]
 
@@ -29,7 +31,8 @@ class NonFiniteError(RuntimeError):
 class OnPolicyTrainer:
     """Trains the ``policy`` role of a base against ``scorer``; ``step()`` is one rollout learnt from.
 
-    ``on_alarm`` receives each warning once, as a line for a person. Every random choice comes from ``seed``.
+    ``algorithm`` (ppo, rloo, grpo, reinforce++) chooses the advantage estimator; PPO alone has a critic. ``on_alarm``
+    receives each kind of alarm once; ``alarms`` holds those of the last step. Every random choice comes from ``seed``.
     """
 
     def __init__(
@@ -41,25 +44,23 @@ class OnPolicyTrainer:
         scorer: Scorer,
         *,
         seed: int,
-        on_alarm: Callable[[str], None] = lambda line: None,
+        algorithm: str = "ppo",
+        on_alarm: Callable[[Alarm], None] = lambda alarm: None,
     ) -> None:
         if not prompts:
             raise ValueError("there are no prompts to train on")
         self.base, self.config, self.sampling, self.prompts, self.scorer = base, config, sampling, prompts, scorer
-        self.seed, self.steps_done = seed, 0
-        self.value_head = ValueHead(base.width).to(base.device)
+        self.seed, self.algorithm, self.steps_done = seed, algorithm, 0
+        self.value_head = ValueHead(base.width).to(base.device) if algorithm == "ppo" else None
+        critic = [] if self.value_head is None else list(self.value_head.parameters())
         self.policy_parameters = base.role_parameters("policy")
-        self.parameters: list[nn.Parameter] = [*self.policy_parameters, *self.value_head.parameters()]
-        self.optimizer = torch.optim.Adam(
-            [
-                {"params": self.policy_parameters, "lr": config.learning_rate},
-                {"params": list(self.value_head.parameters()), "lr": config.critic_learning_rate},
-            ],
-            eps=config.adam_epsilon,
-        )
-        decay = 1.0 if config.schedule == "linear" else 0.0
+        self.parameters: list[nn.Parameter] = [*self.policy_parameters, *critic]
+        rates = [{"params": self.policy_parameters, "lr": config.learning_rate}]
+        if critic:
+            rates.append({"params": critic, "lr": config.critic_learning_rate})
+        self.optimizer = torch.optim.Adam(rates, eps=config.adam_epsilon)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: 1.0 - decay * step / config.steps
+            self.optimizer, lambda step: factor(config.schedule, step, config.steps)
         )
         adaptive = config.kl_controller == "adaptive"
         self.kl = (
@@ -68,7 +69,9 @@ class OnPolicyTrainer:
         self.generator = torch.Generator().manual_seed(seed)
         self._queue: list[int] = []
         self._asked: list[str] = []
-        self._alarms: set[str] = set()
+        self.alarms: list[Alarm] = []
+        self._history: list[Metrics] = []
+        self._known_alarms: set[str] = set()
         self._on_alarm = on_alarm
 
     # --- one step ------------------------------------------------------------------------------------------------
@@ -80,6 +83,7 @@ class OnPolicyTrainer:
         6. learn  7. update the KL coefficient
         """
         config, started = self.config, time.perf_counter()
+        self.alarms = []
         with self.base.role("policy"):
             prompts = self._next_prompts()
             self._asked = list(dict.fromkeys(prompt.id for prompt in prompts))
@@ -94,14 +98,25 @@ class OnPolicyTrainer:
                     self.base, episodes.tokens, None, temperature=temperature, micro_batch=size
                 )
             scores = self.scorer(prompts, texts, episodes.tokens)
-            rollout = build_rollout(episodes, scores, logprobs, ref_logprobs, values, config, kl_coef=self.kl.coef)
+            rollout = build_rollout(
+                episodes,
+                scores,
+                logprobs,
+                ref_logprobs,
+                values,
+                config,
+                kl_coef=self.kl.coef,
+                algorithm=self.algorithm,
+            )
             self._refuse_non_finite(rollout)
             metrics = self._describe(rollout, entropies)
             judged = time.perf_counter()
             metrics |= self._learn(rollout)
         metrics["ppo/kl_coef"] = self.kl.coef
         self.kl.update(metrics["ppo/sequence_kl"], len(rollout))
-        self._sound_alarms(metrics)
+        self._history.append(metrics)
+        for alarm in alarms.during(self._history, warmup_steps=self._warmup_steps):
+            self._sound(alarm)
         self.steps_done += 1
         self.schedule.step()
         metrics["ppo/seconds_sample"] = sampled - started
@@ -110,17 +125,22 @@ class OnPolicyTrainer:
         return metrics
 
     def _next_prompts(self) -> list[Prompt]:
-        """The next ``rollout_size`` prompts; each pass over the prompts has its own order."""
-        while len(self._queue) < self.config.rollout_size:
+        """The next rollout's prompts, each ``samples_per_prompt`` times; every pass over all has its own order."""
+        count = self.config.rollout_size // self.config.samples_per_prompt
+        while len(self._queue) < count:
             self._queue += torch.randperm(len(self.prompts), generator=self.generator).tolist()
-        chosen, self._queue = self._queue[: self.config.rollout_size], self._queue[self.config.rollout_size :]
-        return [self.prompts[i] for i in chosen]
+        chosen, self._queue = self._queue[:count], self._queue[count:]
+        return [self.prompts[i] for i in chosen for _ in range(self.config.samples_per_prompt)]
+
+    @property
+    def _warmup_steps(self) -> int:
+        return self.config.critic_warmup_steps if self.value_head is not None else 0
 
     # --- learning ------------------------------------------------------------------------------------------------
 
     def _learn(self, rollout: Rollout) -> Metrics:
         """All epochs over a rollout, one optimizer step for each minibatch; fewer when the policy moves too far."""
-        config, warmup = self.config, self.steps_done < self.config.critic_warmup_steps
+        config, warmup = self.config, self.steps_done < self._warmup_steps
         updates: list[Metrics] = []
         for _epoch in range(config.epochs):
             order = torch.randperm(len(rollout), generator=self.generator)
@@ -139,7 +159,7 @@ class OnPolicyTrainer:
         """One optimizer step on one minibatch, its gradient summed over micro-batches."""
         config = self.config
         count = all_reduce_sum(batch.tokens.response_mask.sum())
-        totals = torch.zeros(5, device=self.base.device)
+        totals: dict[str, torch.Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
         for start in range(0, len(batch), config.micro_batch_size):
             micro = batch[start : start + config.micro_batch_size]
@@ -147,19 +167,22 @@ class OnPolicyTrainer:
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(self._what_is_not_finite("loss", micro))
             (loss / count).backward()
-            totals += sums
-        trained = list(self.value_head.parameters()) if warmup else self.parameters
+            totals = {name: value + totals.get(name, 0.0) for name, value in sums.items()}
+        trained = self.parameters[len(self.policy_parameters) :] if warmup else self.parameters
         norm = nn.utils.clip_grad_norm_(trained, config.max_gradient_norm)
         if not bool(torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError(self._what_is_not_finite("gradient", batch))
         self.optimizer.step()
-        names = ("ppo/policy_loss", "ppo/value_loss", "ppo/clip_fraction", "ppo/value_clip_fraction", "ppo/update_kl")
-        means = (all_reduce_sum(totals) / count).tolist()
-        return {**dict(zip(names, means, strict=True)), "ppo/gradient_norm": float(norm)}
+        means = (all_reduce_sum(torch.stack(list(totals.values()))) / count).tolist()
+        return {**dict(zip(totals, means, strict=True)), "ppo/gradient_norm": float(norm)}
 
-    def _losses(self, micro: Rollout, *, warmup: bool, first: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """(policy loss + value_coef * value loss, sums of the five metrics), summed over the micro-batch's tokens."""
+    def _losses(self, micro: Rollout, *, warmup: bool, first: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(the loss, its metrics), each summed over the micro-batch's real tokens.
+
+        policy loss + value_coef * value loss + kl_coef * k3, the last only where the KL penalty's place is the loss;
+        during warm-up the value loss alone.
+        """
         config = self.config
         tokens = micro.tokens.trimmed()
         short = slice(0, tokens.response_ids.shape[1])
@@ -167,22 +190,27 @@ class OnPolicyTrainer:
         with torch.set_grad_enabled(not warmup):
             new_logprobs, _, hidden = self.base.logprobs(tokens, temperature=self.sampling.temperature)
         logprobs = micro.logprobs[:, short]
-        if first and (line := alarms.ratio_at_start(new_logprobs.detach(), logprobs, mask, self.base.model.dtype)):
-            self._raise_alarm(line)
-        policy_loss, clipped = policy_loss_sum(
+        if first and (alarm := alarms.ratio_at_start(new_logprobs.detach(), logprobs, mask, self.base.model.dtype)):
+            self._sound(alarm)
+        loss, clipped = policy_loss_sum(
             new_logprobs, logprobs, micro.advantages[:, short], mask, clip_range=config.clip_range
         )
-        value_loss, value_clipped = value_loss_sum(
-            self.value_head(hidden[:, :-1]),
-            micro.values[:, short],
-            micro.returns[:, short],
-            mask,
-            clip_range=config.value_clip_range,
-        )
         moved = torch.where(mask, k3(logprobs, new_logprobs.detach()), 0.0).sum()
-        loss = value_loss if warmup else policy_loss + config.value_coef * value_loss
-        sums = torch.stack([policy_loss.detach(), value_loss.detach(), clipped, value_clipped, moved])
-        return loss, sums
+        sums = {"ppo/policy_loss": loss, "ppo/clip_fraction": clipped, "ppo/update_kl": moved}
+        if config.kl_place == "loss":
+            penalty = torch.where(mask, k3(new_logprobs, micro.ref_logprobs[:, short]), 0.0).sum()
+            loss, sums["ppo/kl_loss"] = loss + self.kl.coef * penalty, penalty
+        if self.value_head is not None:
+            value_loss, value_clipped = value_loss_sum(
+                self.value_head(hidden[:, :-1]),
+                micro.values[:, short],
+                micro.returns[:, short],
+                mask,
+                clip_range=config.value_clip_range,
+            )
+            loss = value_loss if warmup else loss + config.value_coef * value_loss
+            sums |= {"ppo/value_loss": value_loss, "ppo/value_clip_fraction": value_clipped}
+        return loss, {name: value.detach().float() for name, value in sums.items()}
 
     # --- telling -------------------------------------------------------------------------------------------------
 
@@ -190,15 +218,12 @@ class OnPolicyTrainer:
         """Metrics of the rollout itself, before learning from it."""
         mask = rollout.tokens.response_mask
         kl = rollout.logprobs - rollout.ref_logprobs
-        line = alarms.kl_at_start(rollout.logprobs, rollout.ref_logprobs, mask, self.base.model.dtype)
-        if self.steps_done == 0 and line:
-            self._raise_alarm(line)
+        alarm = alarms.kl_at_start(rollout.logprobs, rollout.ref_logprobs, mask, self.base.model.dtype)
+        if self.steps_done == 0 and alarm:
+            self._sound(alarm)
         episodes = all_reduce_sum(torch.tensor(float(len(rollout)), device=mask.device))
         one = torch.ones_like(rollout.ended)
-        explained = 1 - masked_variance(rollout.returns - rollout.values, mask) / masked_variance(
-            rollout.returns, mask
-        ).clamp_min(1e-12)
-        return {
+        metrics = {
             "ppo/step": float(self.steps_done + 1),
             "ppo/score_mean": float(masked_mean(rollout.scores, one)),
             "ppo/score_std": float(masked_variance(rollout.scores, one).sqrt()),
@@ -208,18 +233,19 @@ class OnPolicyTrainer:
             "ppo/entropy": float(masked_mean(entropies, mask)),
             "ppo/response_length": float(all_reduce_sum(mask.sum()) / episodes),
             "ppo/ended": float(masked_mean(rollout.ended.float(), one)),
-            "ppo/explained_variance": float(explained),
         }
+        if self.value_head is not None:
+            unexplained = masked_variance(rollout.returns - rollout.values, mask)
+            metrics["ppo/explained_variance"] = float(
+                1 - unexplained / masked_variance(rollout.returns, mask).clamp_min(1e-12)
+            )
+        return metrics
 
-    def _sound_alarms(self, metrics: Metrics) -> None:
-        for line in alarms.during(metrics):
-            self._raise_alarm(line)
-
-    def _raise_alarm(self, line: str) -> None:
-        kind = "".join(c for c in line if not c.isdigit())[:60]
-        if kind not in self._alarms:
-            self._alarms.add(kind)
-            self._on_alarm(f"step {self.steps_done + 1}: {line}")
+    def _sound(self, alarm: Alarm) -> None:
+        self.alarms.append(alarm)
+        if alarm.name not in self._known_alarms:
+            self._known_alarms.add(alarm.name)
+            self._on_alarm(alarm)
 
     def _refuse_non_finite(self, rollout: Rollout) -> None:
         """Before anything is learnt: one score that is not finite would reach every advantage through whitening."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from humanward.models.tokens import Tokens
 from humanward.records import Prompt
+from humanward.rl.alarms import Alarm
 from humanward.rl.trainer import Metrics, OnPolicyTrainer
 from humanward.run_dir import new_folder
 from humanward.stages.context import ROLLOUT_SEED, Run
@@ -23,10 +26,16 @@ def align_on_policy(run: Run) -> None:
     scorer = build_scorer(run, prompts)
     judge = run.classifier("judge")
     warnings: list[str] = []
+    sounded: list[dict[str, Any]] = []
 
-    def alarm(line: str) -> None:
+    def warn(line: str) -> None:
         warnings.append(line)
         run.reporter.warn(line)
+
+    def on_alarm(alarm: Alarm) -> None:
+        step = trainer.steps_done + 1
+        sounded.append({"step": step, **asdict(alarm)})
+        warn(f"step {step}: {alarm.line}")
 
     texts: list[str] = []
 
@@ -35,22 +44,29 @@ def align_on_policy(run: Run) -> None:
         return scorer(asked, responses, tokens)
 
     trainer = OnPolicyTrainer(
-        base, config, run.config.sampling, prompts, watched, seed=run.seed(ROLLOUT_SEED), on_alarm=alarm
+        base,
+        config,
+        run.config.sampling,
+        prompts,
+        watched,
+        seed=run.seed(ROLLOUT_SEED),
+        algorithm=run.config.algorithm,
+        on_alarm=on_alarm,
     )
     run.folder.forget_metrics("ppo")
     kl_at_start, within, stopped = 0.0, trainer.snapshot(), False
-    with run.reporter.track("align (PPO)", config.steps) as tracker:
+    with run.reporter.track(f"align ({run.config.algorithm})", config.steps) as tracker:
         for step in range(config.steps):
             before = trainer.snapshot()
             metrics = trainer.step()
             # The judge only watches: nothing is chosen or stopped by what it says.
             metrics["ppo/toxicity"] = float(judge.score_texts(texts).mean())
-            run.folder.log(metrics)
+            run.folder.log({**metrics, "ppo/alarms": [alarm.name for alarm in trainer.alarms]})
             if step == 0:
                 kl_at_start = metrics["ppo/sequence_kl"]
             tracker.at(step + 1, live_words(metrics))
             if metrics["ppo/sequence_kl"] > config.kl_budget:
-                alarm(
+                warn(
                     f"step {step + 1}: KL {metrics['ppo/sequence_kl']:.2f} is above ppo.kl_budget = "
                     f"{config.kl_budget}; training stopped and the last policy within the budget was kept"
                 )
@@ -63,11 +79,13 @@ def align_on_policy(run: Run) -> None:
     run.folder.finish(
         "align",
         time.perf_counter() - started,
+        algorithm=run.config.algorithm,
         steps=trainer.steps_done,
         kl_at_start=kl_at_start,
         stopped_at_budget=stopped,
         reward=reward_name(run.config),
         warnings=warnings,
+        alarms=sounded,
     )
 
 
