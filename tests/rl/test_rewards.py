@@ -48,12 +48,20 @@ def test_a_response_without_tokens_is_refused() -> None:
         token_rewards(SCORES, LOGPROBS, REF_LOGPROBS, MASK & False, kl_coef=0.1)
 
 
-def test_missing_eos_penalty_and_clip() -> None:
-    scores, ended = torch.tensor([3.0, 3.0, -3.0]), torch.tensor([True, False, False])
-    assert final_scores(scores, ended, missing_eos_penalty=None, clip=None).tolist() == [3.0, 3.0, -3.0]
-    assert final_scores(scores, ended, missing_eos_penalty=1.0, clip=None).tolist() == [3.0, 2.0, -4.0]
-    # The clip bounds what the source says; the penalty comes after it and is never clipped away.
-    assert final_scores(scores, ended, missing_eos_penalty=1.0, clip=2.0).tolist() == [2.0, 1.0, -3.0]
+def test_missing_eos_penalty_length_penalty_and_clip() -> None:
+    scores, ended, lengths = torch.tensor([3.0, 3.0, -3.0]), torch.tensor([True, False, False]), torch.tensor([4, 8, 2])
+
+    def final(missing: float, length: float, clip: float | None) -> list[float]:
+        return final_scores(
+            scores, ended, lengths, missing_eos_penalty=missing, length_penalty=length, clip=clip
+        ).tolist()
+
+    assert final(0.0, 0.0, None) == [3.0, 3.0, -3.0]
+    assert final(1.0, 0.0, None) == [3.0, 2.0, -4.0]
+    # The clip bounds what the source says; the penalties come after it and are never clipped away.
+    assert final(1.0, 0.0, 2.0) == [2.0, 1.0, -3.0]
+    # .25 a token: 4, 8 and 2 tokens cost 1, 2 and .5.
+    assert final(1.0, 0.25, 2.0) == [1.0, -1.0, -3.5]
 
 
 def rollout(**changes):
