@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "humanward"
 
-PLAIN = {"errors", "records", "rows", "config", "prompts", "preferences"}
+PLAIN = {"errors", "records", "rows", "config", "prompts", "preferences", "labels"}
 PURE_MATHS = {"rl.ops", "rl.kl", "rl.advantages", "rl.losses", "rl.rewards", "rl.alarms"}
 
 # The longest matching name decides. A part may always import itself.
@@ -30,9 +30,10 @@ MAY_SEE: dict[str, set[str]] = {
     "reward": {"models", "preferences", "config", "records", "errors", "distributed"},
     **{name: PURE_MATHS | {"distributed"} for name in PURE_MATHS},
     "rl": {"models", "reward", "config", "records", "errors", "distributed", "run_dir", "schedules"},
+    "offline": {"models", "preferences", "config", "records", "errors", "schedules"},
     "evaluation": PLAIN | {"models", "reward", "run_dir"},
     "stages": PLAIN
-    | {"run_dir", "progress", "distributed", "demo", "feedback", "models", "reward", "rl", "evaluation"},
+    | {"run_dir", "progress", "distributed", "demo", "feedback", "models", "reward", "rl", "offline", "evaluation"},
 }
 TOP = {"cli"}  # sees all; nobody sees it
 ONLY_SEEN_BY = {"stages": {"cli"}, "demo.cli": {"cli"}, "demo.recipe": {"demo.cli"}, "feedback.commands": {"cli"}}

@@ -143,6 +143,12 @@ def split_prompts(prompts: Iterable[Prompt], fractions: Mapping[str, float], see
     return result
 
 
+def hold_out(openings: Iterable[str], fraction: float, at_least: int = 0) -> set[str]:
+    """``fraction`` of the openings, at least ``at_least`` of them, chosen by a hash: a larger share holds a smaller."""
+    ordered = sorted(set(openings), key=lambda opening: content_id("held out", opening))
+    return set(ordered[: max(at_least, round(fraction * len(ordered)))])
+
+
 def check_splits(prompts: Iterable[Prompt]) -> None:
     """Raise InputError for a prompt, by content, that is in more than one split, or a split of unknown name."""
     seen: dict[str, Prompt] = {}

@@ -112,6 +112,21 @@ class Preference:
 Record = TypeVar("Record")
 
 
+@dataclass(frozen=True)
+class Label:
+    """One completion that is desirable or not, derived from ratings: it needs no other to be compared with."""
+
+    prompt_id: str
+    completion_id: str
+    prompt: Prompt
+    completion: str
+    desirable: bool
+    criterion: str = "overall"
+    ratings: int = 1
+    split: str = ""
+    simulated: bool = False
+
+
 def content_id(*parts: str) -> str:
     """A stable 16-digit id of the given texts."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
