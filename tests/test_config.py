@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from humanward.config import RunConfig, load_config, parse_config
+from humanward.config import ALGORITHMS, RunConfig, load_config, options_of, parse_config
 from humanward.errors import InputError
 
 
@@ -173,3 +173,81 @@ def test_files(tmp_path: Path) -> None:
 def test_reading_a_configuration_imports_no_torch() -> None:
     code = "import sys, humanward.config, humanward.run_dir; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- algorithms ------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_algorithm_is_answered_with_the_known_ones() -> None:
+    message = problem({"algorithm": "trpo"})
+    assert all(name in message for name in ALGORITHMS)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "section", "option", "used"),
+    [
+        ("rloo", "ppo", "gae_lambda", "ppo.{steps, rollout_size, samples_per_prompt"),
+        ("ppo", "ppo", "scale_by_deviation", "critic_learning_rate"),
+        ("grpo", "ppo", "whiten_advantages", "scale_by_deviation"),
+        ("reinforce++", "offline", "beta", "gamma"),
+        ("dpo", "ppo", "kl_coef", "beta, label_smoothing"),
+        ("sft", "offline", "beta", "offline.{epochs, batch_size, learning_rate"),
+        ("ipo", "offline", "label_smoothing", "beta"),
+        ("orpo", "offline", "desirable_weight", "beta"),
+        ("dpo", "best_of_n", "samples", "offline"),
+        ("best-of-n", "best_of_n", "prompts", "best_of_n.{samples}"),
+    ],
+)
+def test_an_option_that_an_algorithm_does_not_use_is_answered_with_those_that_it_does(
+    algorithm: str, section: str, option: str, used: str
+) -> None:
+    default = getattr(getattr(RunConfig(), section), option)
+    message = problem({"algorithm": algorithm, section: {option: default}})
+    assert f"{section}.{option} = {default!r}: {algorithm} does not use it; it uses " in message
+    assert used in message.split("it uses ")[1]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_resolved_configuration_holds_what_the_algorithm_uses_and_reads_back(algorithm: str) -> None:
+    config = parse_config({"algorithm": algorithm})
+    written = tomllib.loads(config.to_toml())
+    for section in ("ppo", "offline", "best_of_n"):
+        unset = {"score_clip"}
+        assert set(written.get(section, {})) | unset == set(options_of(algorithm).get(section, ())) | unset
+    assert parse_config(written).to_toml() == config.to_toml()
+
+
+def test_defaults_that_differ_between_algorithms_give_way_to_what_is_said() -> None:
+    assert parse_config({}).ppo.samples_per_prompt == 1
+    assert parse_config({"algorithm": "rloo"}).ppo.samples_per_prompt == 4
+    assert parse_config({"algorithm": "rloo"}).ppo.whiten_advantages is False
+    assert parse_config({"algorithm": "grpo", "ppo": {"samples_per_prompt": 8}}).ppo.samples_per_prompt == 8
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
+def test_one_sample_a_prompt_compares_nothing(algorithm: str) -> None:
+    message = problem({"algorithm": algorithm, "ppo": {"samples_per_prompt": 1}})
+    assert f"ppo.samples_per_prompt = 1: {algorithm} compares the answers to one prompt; set 2 or more" in message
+
+
+def test_samples_a_prompt_divide_the_rollout() -> None:
+    message = problem({"algorithm": "rloo", "ppo": {"samples_per_prompt": 6}})
+    assert "ppo.samples_per_prompt=6 does not divide rollout_size=64; choose a divisor of 64" in message
+
+
+def test_an_off_policy_algorithm_needs_preferences_and_no_reward() -> None:
+    assert "learns from preferences; set feedback.source" in problem(
+        {"algorithm": "dpo", "feedback": {"source": "none"}}
+    )
+    assert parse_config({"algorithm": "dpo", "reward": {"source": "classifier"}}).algorithm == "dpo"
+
+
+def test_a_warm_up_longer_than_the_run_matters_only_with_a_critic() -> None:
+    assert "leaves none of ppo.steps=1" in problem({"ppo": {"steps": 1}})
+    assert parse_config({"algorithm": "rloo", "ppo": {"steps": 1}}).ppo.steps == 1
+
+
+def test_an_empty_stop_text_is_refused() -> None:
+    assert problem({"sampling": {"stop": ["###", ""]}}) == (
+        "mine.toml: sampling.stop = ['###', '']: holds an empty text, which every response contains; drop it"
+    )

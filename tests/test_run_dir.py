@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from humanward.config import RunConfig, parse_config
 from humanward.errors import InputError
 from humanward.records import Completion, read_jsonl, write_jsonl
-from humanward.run_dir import RunDir, leaving_nothing_half_begun, new_folder, open_run, write_text
+from humanward.run_dir import RunDir, change_algorithm, leaving_nothing_half_begun, new_folder, open_run, write_text
 
 
 def test_a_run_keeps_its_resolved_configuration(tmp_path: Path) -> None:
@@ -207,3 +207,40 @@ def test_a_full_disk_while_safetensors_writes_is_named_too(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"adapter: no space left on the disk"):
         write_and_fail(tmp_path / "adapter", error)
     assert listing(tmp_path) == []
+
+
+# --- another algorithm -----------------------------------------------------------------------------------------------
+
+
+def test_another_algorithm_keeps_what_both_use(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    open_run(path, parse_config({"ppo": {"steps": 9, "gae_lambda": 0.9}})).finish("sample", 1.0)
+    assert change_algorithm(path, "ppo", again=False) == []
+    (line,) = change_algorithm(path, "rloo", again=False)
+    config = open_run(path, None).config
+    assert (config.algorithm, config.ppo.steps, config.ppo.samples_per_prompt) == ("rloo", 9, 4)
+    assert config.ppo.whiten_advantages is False
+    assert line.startswith("align: rloo instead of ppo; ")
+    assert change_algorithm(path, "dpo", again=False)
+    assert open_run(path, None).config.algorithm == "dpo"
+    assert set(open_run(path, None).stages()) == {"sample"}
+
+
+def test_another_algorithm_replaces_a_finished_one_only_when_told(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    open_run(path, parse_config({})).finish("align", 1.0)
+    before = (path / "config.toml").read_text()
+    with pytest.raises(InputError, match=r"was aligned by ppo; --again replaces that by dpo"):
+        change_algorithm(path, "dpo", again=False)
+    assert (path / "config.toml").read_text() == before
+    assert change_algorithm(path, "dpo", again=True)
+
+
+@pytest.mark.parametrize(("algorithm", "values"), [("trpo", {}), ("dpo", {"feedback": {"source": "none"}})])
+def test_an_algorithm_that_the_run_cannot_have_changes_nothing(tmp_path: Path, algorithm: str, values: dict) -> None:
+    path = tmp_path / "run"
+    open_run(path, parse_config({"reward": {"source": "classifier"}, **values}))
+    before = (path / "config.toml").read_text()
+    with pytest.raises(InputError, match=r"trpo: unknown|learns from preferences"):
+        change_algorithm(path, algorithm, again=True)
+    assert (path / "config.toml").read_text() == before

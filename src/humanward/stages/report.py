@@ -43,7 +43,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         versions=versions(),
         seconds=seconds,
         config_toml=config.to_toml(),
-        title=f"{config.model.policy} aligned by PPO",
+        title=f"{config.model.policy} aligned by {config.algorithm.upper()}",
         seed=config.seed,
         created_at=stages["evaluate"]["finished"],
     )
