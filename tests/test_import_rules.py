@@ -24,16 +24,29 @@ MAY_SEE: dict[str, set[str]] = {
     "progress": set(),
     "distributed": set(),
     "schedules": set(),
+    "alarm": set(),
     "demo": PLAIN,
     "feedback": PLAIN | {"run_dir"},
     "models": {"config", "demo", "records", "errors", "distributed"},
     "reward": {"models", "preferences", "config", "records", "errors", "distributed"},
-    **{name: PURE_MATHS | {"distributed"} for name in PURE_MATHS},
-    "rl": {"models", "reward", "config", "records", "errors", "distributed", "run_dir", "schedules"},
-    "offline": {"models", "preferences", "config", "records", "errors", "schedules"},
+    **{name: PURE_MATHS | {"distributed", "alarm"} for name in PURE_MATHS},
+    "rl": {"models", "reward", "config", "records", "errors", "distributed", "run_dir", "schedules", "alarm"},
+    "offline": {"models", "preferences", "config", "records", "errors", "schedules", "alarm"},
     "evaluation": PLAIN | {"models", "reward", "run_dir"},
     "stages": PLAIN
-    | {"run_dir", "progress", "distributed", "demo", "feedback", "models", "reward", "rl", "offline", "evaluation"},
+    | {
+        "run_dir",
+        "progress",
+        "distributed",
+        "alarm",
+        "demo",
+        "feedback",
+        "models",
+        "reward",
+        "rl",
+        "offline",
+        "evaluation",
+    },
 }
 TOP = {"cli"}  # sees all; nobody sees it
 ONLY_SEEN_BY = {"stages": {"cli"}, "demo.cli": {"cli"}, "demo.recipe": {"demo.cli"}, "feedback.commands": {"cli"}}

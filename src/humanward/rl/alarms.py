@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
-
-@dataclass(frozen=True)
-class Alarm:
-    """Something that a healthy run does not show: its name, what was seen, likely causes, what to do."""
-
-    name: str
-    seen: str
-    causes: str
-    remedy: str
-
-    @property
-    def line(self) -> str:
-        """For a person, in one line."""
-        return f"{self.seen}: {self.causes}; {self.remedy}"
+from humanward.alarm import Alarm
 
 
 # Measured on the demo policy in bfloat16: over 5,000 tokens, packed in two ways, a mean of 4e-4 and a maximum of .09 at
