@@ -361,27 +361,40 @@ def _listed(used: dict[str, frozenset[str]]) -> list[str]:
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """The configuration in a TOML file, with ``section.key=value`` overrides applied.
+    """The configuration in a TOML file, with ``section.key=value`` overrides applied."""
+    return parse_config(read_toml(path), overrides, str(path))
 
-    A value is read as TOML where it is TOML (numbers, booleans, quoted text, lists) and as text otherwise.
-    """
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML configuration file, unchecked; InputError where it is not readable TOML."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration file; see examples/ for ones to start from") from None
     except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable TOML file ({type(error).__name__}); name a UTF-8 TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from None
-    return parse_config(values, overrides, str(path))
 
 
 def parse_config(values: dict[str, Any], overrides: tuple[str, ...] = (), where: str = "configuration") -> RunConfig:
     """``values`` with overrides as a RunConfig; errors name the key, its value, the rule and the remedy."""
-    for override in overrides:
-        key, equals, text = override.partition("=")
+    override(values, overrides)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_first_problem(error)}") from None
+
+
+def override(values: dict[str, Any], overrides: tuple[str, ...]) -> None:
+    """Put ``section.key=value`` texts into ``values``.
+
+    A value is read as TOML where it is TOML (numbers, booleans, quoted text, lists) and as text otherwise.
+    """
+    for one in overrides:
+        key, equals, text = one.partition("=")
         if not equals:
-            raise InputError(f"--set {override}: not of the form section.key=value")
+            raise InputError(f"--set {one}: not of the form section.key=value")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -390,12 +403,8 @@ def parse_config(values: dict[str, Any], overrides: tuple[str, ...] = (), where:
         for part in path[:-1]:
             target = target.setdefault(part, {})
             if not isinstance(target, dict):
-                raise InputError(f"--set {override}: {part} is a value, not a section")
+                raise InputError(f"--set {one}: {part} is a value, not a section")
         target[path[-1]] = value
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"{where}: {_first_problem(error)}") from None
 
 
 def _first_problem(error: ValidationError) -> str:
