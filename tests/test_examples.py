@@ -96,8 +96,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 PROMPTS = [f"{opening} {thing}?" for opening in ("what is", "who likes", "do you hate") for thing in "abcdefghijklmnop"]
 
 
-def run(name: str, out: Path, **given: object) -> Outcome:
+def run(name: str, out: Path, *, without: tuple[str, ...] = (), **given: object) -> Outcome:
     chosen = {**SMALL, **{key.replace("__", "."): value for key, value in given.items()}}
+    chosen = {key: value for key, value in chosen.items() if key not in without}
     settings = [part for key, value in chosen.items() for part in ("--set", f"{key}={value}")]
     return humanward("run", Path(__file__).parents[1] / "examples" / name, "--out", out, *settings, "--json")
 
@@ -159,6 +160,20 @@ def test_detox_runs(policy: str, tiny: Path, tmp_path: Path) -> None:
     assert report["reward"]["source"] == str(tiny / "roberta")
     assert report["toxicity"]["judge"] == str(tiny / "bert")
     assert report["toxicity"]["before"]["n"] == 12
+
+
+def test_grpo_runs(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    outcome = run(
+        "grpo.toml",
+        tmp_path / "run",
+        without=("ppo.critic_warmup_steps",),
+        model__policy=tiny / "chat",
+        prompts__path=tmp_path / "prompts.txt",
+        reward__classifier=tiny / "roberta",
+        evaluation__judge=tiny / "bert",
+    )
+    check_report(outcome.json(), tmp_path / "run")
 
 
 def test_hh_harmless_runs(tiny: Path, tmp_path: Path) -> None:
