@@ -89,9 +89,9 @@ class SamplingConfig(Section):
 class FeedbackConfig(Section):
     """Where rankings come from."""
 
-    source: Literal["simulated", "terminal", "rankings", "preferences", "none"] = "simulated"
+    source: Literal["simulated", "terminal", "rankings", "preferences", "ratings", "none"] = "simulated"
     path: str | None = Field(
-        None, description="file (or run directory) of rankings or preferences, for those two sources"
+        None, description="file (or run directory) of rankings, preferences or ratings, for those sources"
     )
     format: str = Field("auto", description="format of that file; `humanward feedback import --help` lists them")
     completions_per_prompt: int = Field(4, ge=2, le=16)
@@ -296,14 +296,18 @@ class RunConfig(Section):
             )
         if self.algorithm in OFF_POLICY and self.feedback.source == "none":
             raise ValueError(f"algorithm = {self.algorithm!r} learns from preferences; set feedback.source")
-        if (
-            self.algorithm not in OFF_POLICY
-            and self.reward.source == "trained"
-            and self.reward.model is None
-            and self.feedback.source == "none"
-        ):
+        trains_a_reward = (
+            self.algorithm not in OFF_POLICY and self.reward.source == "trained" and self.reward.model is None
+        )
+        if trains_a_reward and self.feedback.source == "none":
             raise ValueError(
                 "reward.source = 'trained' needs rankings; set feedback.source, or reward.source = 'classifier'"
+            )
+        if self.feedback.source == "ratings" and (trains_a_reward or self.algorithm in ("dpo", "ipo", "orpo")):
+            learner = "a trained reward model" if trains_a_reward else self.algorithm
+            raise ValueError(
+                f"feedback.source = 'ratings': {learner} learns from pairs, and ratings are of single answers; "
+                "set algorithm = 'kto' or 'sft', or give rankings"
             )
         return self
 

@@ -160,19 +160,24 @@ def labels_of_ratings(labels: Iterable[Label]) -> list[LabelledTexts]:
     return found
 
 
+def count_kinds(groups: Sequence[LabelledTexts]) -> tuple[int, int]:
+    """(desirable, undesirable) responses to train on; raises InputError where one of the two is 0."""
+    kinds = Counter(kind for group in groups for kind in group.desirable)
+    if not (kinds[True] and kinds[False]):
+        only = "desirable" if kinds[True] else "undesirable"
+        raise InputError(
+            f"algorithm = 'kto': all {kinds.total()} labelled responses to train on are {only}; add some that are not"
+            + (", or use algorithm = 'sft'" if kinds[True] else "")
+        )
+    return kinds[True], kinds[False]
+
+
 def with_others(groups: Sequence[LabelledTexts], seed: int) -> list[Labelled]:
     """The groups, each response joined by one to another prompt, from which KTO estimates its reference point.
 
     The partners are drawn once from ``seed``, so that the reference judges them once. Raises InputError for responses
-    of one kind alone, or to a single prompt.
+    to a single prompt.
     """
-    kinds = Counter(kind for group in groups for kind in group.desirable)
-    if len(kinds) < 2:
-        only = "desirable" if kinds[True] else "undesirable"
-        raise InputError(
-            f"algorithm = 'kto': all {kinds.total()} labelled responses to train on are {only}; kto needs both kinds"
-            + (", or use algorithm = 'sft'" if kinds[True] else "")
-        )
     if len({group.prompt.id for group in groups}) < 2:
         raise InputError("algorithm = 'kto': all labelled responses answer one prompt; kto needs two prompts or more")
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from humanward.alarm import Alarm
 from humanward.config import OfflineConfig
 from humanward.models.base import SharedBase
 from humanward.models.chunks import extent, length_chunks
@@ -46,7 +47,7 @@ class OfflineTrainer:
     """Trains the ``policy`` role of a base on groups; ``step()`` is one optimizer step on ``batch_size`` of them.
 
     ``groups`` and ``validation`` are of the kind that the algorithm learns from (humanward.offline.data). ``on_alarm``
-    receives each warning once, as a line for a person. Every random choice comes from ``seed``.
+    receives each alarm once. Every random choice comes from ``seed``.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class OfflineTrainer:
         validation: Sequence[Group] = (),
         *,
         seed: int,
-        on_alarm: Callable[[str], None] = lambda line: None,
+        on_alarm: Callable[[Alarm], None] = lambda alarm: None,
     ) -> None:
         if not groups:
             raise ValueError("there is nothing to learn from")
@@ -75,7 +76,7 @@ class OfflineTrainer:
         generator = torch.Generator().manual_seed(seed)
         self.orders = [torch.randperm(len(groups), generator=generator).tolist() for _ in range(config.epochs)]
         self.history: list[Metrics] = []
-        self._alarms: set[str] = set()
+        self._sounded: set[str] = set()
         self.kl_at_start = NAN
 
     # --- before the first step ---------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class OfflineTrainer:
         metrics = {**_nothing_measured(), "offline/step": float(self.steps_done)}
         metrics |= {f"offline/{name}": value for name, value in measured.items()}
         metrics |= {"offline/gradient_norm": norm, "offline/learning_rate": rate}
-        if self.steps_done % max(1, self.steps // VALIDATIONS) == 0 or self.steps_done == self.steps:
+        if self.steps_done % -(-self.steps // VALIDATIONS) == 0 or self.steps_done == self.steps:
             metrics |= self._validate()
         metrics["offline/seconds"] = time.perf_counter() - started
         self.history.append(metrics)
@@ -222,17 +223,13 @@ class OfflineTrainer:
     def finish(self) -> None:
         """Sound the alarms that only a whole training shows."""
         prompts = {one.group.prompt.id for one in self.validation}
-        for line in (alarms.displaced(self.history), *alarms.at_the_end(self.history, len(prompts))):
-            self._sound(line)
+        for alarm in (alarms.displaced(self.history), *alarms.at_the_end(self.history, len(prompts))):
+            self._sound(alarm)
 
-    def _sound(self, line: str | None) -> None:
-        """Tell an alarm, each kind once, with the step that it was seen at."""
-        if line is None:
-            return
-        kind = "".join(c for c in line if not c.isdigit())[:40]
-        if kind not in self._alarms:
-            self._alarms.add(kind)
-            self._on_alarm(f"step {self.steps_done}: {line}")
+    def _sound(self, alarm: Alarm | None) -> None:
+        if alarm is not None and alarm.name not in self._sounded:
+            self._sounded.add(alarm.name)
+            self._on_alarm(alarm)
 
     def _hold(self, group: Group) -> Held:
         prompts = [group.prompt] * len(group.texts)

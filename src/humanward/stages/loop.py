@@ -37,11 +37,12 @@ STAGES: dict[str, Callable[[Run], None]] = {
 def needed(config: RunConfig) -> list[str]:
     """The stages that this configuration needs."""
     skipped: set[str] = set()
+    given = config.feedback.source in ("rankings", "preferences", "ratings")
     if config.algorithm in OFF_POLICY:
-        skipped = {"reward"} | ({"sample"} if config.feedback.source in ("rankings", "preferences") else set())
+        skipped = {"reward"} | ({"sample"} if given else set())
     elif config.reward.source == "classifier" or config.reward.model is not None:
         skipped |= {"sample", "feedback", "reward"}
-    elif config.feedback.source in ("rankings", "preferences"):
+    elif given:
         skipped |= {"sample"}
     return [name for name in STAGES if name not in skipped]
 
