@@ -112,9 +112,21 @@ def check_forwards_repeat(base: Any = None) -> None:
     assert torch.equal(first, second)
 
 
-def check_score_stands_on_the_end() -> None:
+def check_a_cold_rollout_is_greedy() -> None:
+    """At temperature .001 every sampled token is the likeliest by the model's own forward."""
+    trainer, _ = make_trainer(sampling={"temperature": 1e-3}, name="gpt2")
+    _, rollout = step(trainer)
+    for row in range(8):
+        prompt = rollout.tokens.prompt_ids[row][rollout.tokens.prompt_mask[row]]
+        response = rollout.tokens.response_ids[row][rollout.tokens.response_mask[row]]
+        with torch.no_grad(), make_trainer(name="gpt2")[0].base.role("policy") as base:
+            logits = base.model(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+        assert torch.equal(logits.argmax(-1), response)
+
+
+def check_score_stands_on_the_end(base: Any = None) -> None:
     """Without KL the only reward is the score (less the penalty of the cut off), on the last real token: the EOS."""
-    trainer, _ = make_trainer(numbers, kl_coef=0.0, sampling={"temperature": 30.0, "max_new_tokens": 12})
+    trainer, _ = make_trainer(numbers, base=base, kl_coef=0.0, sampling={"temperature": 30.0, "max_new_tokens": 12})
     _, rollout = step(trainer)
     assert set(rollout.ended.tolist()) == {True, False}
     mask = rollout.tokens.response_mask

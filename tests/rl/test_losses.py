@@ -38,11 +38,18 @@ def check_value_golden(value_loss_sum=value_loss_sum) -> None:
 
     V = .5, R = 1: max(.5^2, .8^2) = .64 (the clip counts); V = .5, R = -1: max(1.5^2, 1.2^2) = 2.25;
     V = .1, R = 1: .9^2 = .81 both ways. Half their sum: .5 * 3.70 = 1.85.
+    From V = 3, R = 4: V = 3.5, clipped to 3.2: max(.5^2, .8^2) = .64; V = 2.5, to 2.8: max(1.5^2, 1.2^2) = 2.25.
+    Half: 1.445.
     """
     loss, clipped = value_loss_sum(
         f64([[0.5, 0.5, 0.1]]), f64([[0, 0, 0]]), f64([[1, -1, 1]]), torch.ones(1, 3).bool(), clip_range=0.2
     )
     assert float(loss) == pytest.approx(1.85, rel=1e-12)
+    assert int(clipped) == 1
+    loss, clipped = value_loss_sum(
+        f64([[3.5, 2.5]]), f64([[3, 3]]), f64([[4, 4]]), torch.ones(1, 2).bool(), clip_range=0.2
+    )
+    assert float(loss) == pytest.approx(1.445, rel=1e-12)
     assert int(clipped) == 1
 
 
@@ -122,6 +129,16 @@ def test_extreme_log_ratios_stay_finite(delta: float, dtype: torch.dtype) -> Non
     loss.backward()
     assert bool(torch.isfinite(loss))
     assert bool(torch.isfinite(new.grad).all())
+
+
+@pytest.mark.parametrize("delta", [1e4, -1e4])
+def test_extreme_values_stay_finite(delta: float) -> None:
+    """V = 1e4, R = 0, clip .2: half the larger square is 5e7 and its gradient V itself."""
+    new, old = torch.tensor([[delta]], requires_grad=True), torch.zeros(1, 1)
+    loss, _ = value_loss_sum(new, old, old, torch.ones(1, 1).bool(), clip_range=0.2)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(5e7, rel=1e-6)
+    assert float(new.grad) == pytest.approx(delta, rel=1e-6)
 
 
 def test_ratio_one_gives_minus_the_advantages() -> None:

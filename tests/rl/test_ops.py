@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 import torch
 
+from humanward.rl import ops
 from humanward.rl.ops import masked_mean, masked_sum, masked_variance, whiten
 
 NAN = float("nan")
@@ -51,6 +53,45 @@ def test_whitening_reads_the_whole_batch_not_rows() -> None:
     values = torch.tensor([[1.0, 1.0], [3.0, 3.0]], dtype=torch.float64)
     white = whiten(values, torch.ones_like(values).bool())
     torch.testing.assert_close(white, torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_processes_whiten_with_the_moments_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, here threads whose sums meet at a barrier: 1, 2, 3 in one and 10 in the other.
+
+    All four: mean 4, population variance (9 + 4 + 1 + 36) / 4 = 12.5. Alone, 10 would become 0.
+    """
+    rows = [torch.tensor([[1.0, 2.0], [3.0, NAN]]).double(), torch.tensor([[10.0, NAN], [NAN, NAN]]).double()]
+    gate, given, found = threading.Barrier(2, timeout=60), [torch.zeros(()), torch.zeros(())], [rows[0], rows[1]]
+    own = threading.local()
+
+    def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+        given[own.rank] = tensor
+        gate.wait()
+        total = given[0] + given[1]
+        gate.wait()
+        return total
+
+    def process(rank: int) -> None:
+        own.rank = rank
+        found[rank] = whiten(rows[rank], ~rows[rank].isnan())
+
+    monkeypatch.setattr(ops, "all_reduce_sum", all_reduce_sum)
+    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    s = math.sqrt(12.5 + 1e-8)
+    expected = [[[-3 / s, -2 / s], [-1 / s, 0]], [[6 / s, 0], [0, 0]]]
+    for ours, by_hand in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, torch.tensor(by_hand, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_the_floor_of_the_variance_is_1e_8() -> None:
+    """0 and 2e-4: mean 1e-4, variance 1e-8, so -+1e-4 / sqrt(2e-8) = -+1 / sqrt 2 and not -+1."""
+    white = whiten(torch.tensor([[0.0, 2e-4]], dtype=torch.float64), torch.ones(1, 2).bool())
+    expected = torch.tensor([[-math.sqrt(0.5), math.sqrt(0.5)]], dtype=torch.float64)
+    torch.testing.assert_close(white, expected, rtol=1e-6, atol=0)
 
 
 def test_equal_values_whiten_to_zero_and_not_to_nan() -> None:
