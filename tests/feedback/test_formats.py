@@ -359,7 +359,7 @@ GOOD = {
         ("qa-feedback", {"preference": [1, 2]}, "field 'preference': [1, 2] is not a list of six labels 0, 1 or 2"),
         ("qa-feedback", {"prediction 3": ""}, "field 'prediction 3': is empty; write a text or drop the row"),
         ("humanward", {"prompt": {"id": "p"}}, "prompt: field 'text' is missing in Prompt"),
-        ("humanward", {"extra": 1}, ": is not one of prompt, completion, ranking alone; write e.g. {'prompt': {...}}"),
+        ("humanward", {"extra": 1}, ": is not one of prompt, completion, ranking, rating alone; write e.g. {'prompt': {...}}"),
     ],
 )  # fmt: skip
 def test_a_bad_row_is_named_and_the_good_ones_are_kept_on_request(
@@ -428,7 +428,7 @@ def test_unknown_formats_and_nothing_to_import(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^format 'argilla': unknown; use one of humanward, hh-rlhf, trl, "):
         import_files([path], "argilla")
     with pytest.raises(
-        InputError, match=r"^format 'oasst': cannot be written; use one of humanward, hh-rlhf, trl, trl-plain, csv$"
+        InputError, match=r"^format 'oasst': cannot be written; use one of humanward, hh-rlhf, trl, trl-plain, csv, kto$"
     ):
         export_file(tmp_path / "y", "oasst", FEEDBACK)
     with pytest.raises(

@@ -26,6 +26,7 @@ from humanward.feedback.files import (
 from humanward.feedback.formats import FORMATS, export_file, import_files
 from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias, feedback_statistics
 from humanward.feedback.terminal import rank_in_terminal
+from humanward.labels import derive_labels
 from humanward.preferences import PreferenceSet, derive_preferences
 from humanward.prompts import parse_fractions, split_prompts
 from humanward.records import Ranking
@@ -64,7 +65,8 @@ def import_command(
         both = merge(old, result.feedback)
         both = dataclasses.replace(both, prompts=split_prompts(both.prompts, fractions, seed))
         preferences = _derive(both)
-        write_feedback(run, both, preferences)
+        labels = derive_labels(both.prompts, both.completions, both.ratings)
+        write_feedback(run, both, preferences, labels)
     for reason in result.bad:
         console.print(f"left out: {escape(reason)}", highlight=False, soft_wrap=True)
     summary = {
@@ -79,6 +81,9 @@ def import_command(
         "pairs": preferences.pairs,
         "ties": preferences.ties,
         "identical": preferences.identical,
+        "ratings": len(both.ratings),
+        "labels": len(labels.labels),
+        "desirable": labels.desirable,
         "splits": {name: sum(p.split == name for p in both.prompts) for name in fractions},
         "notes": result.notes,
     }

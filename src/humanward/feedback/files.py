@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from humanward.errors import InputError, writing
+from humanward.labels import LabelSet
 from humanward.preferences import PreferenceSet
-from humanward.records import Completion, Prompt, Ranking, from_json, read_json_lines, to_json, write_jsonl
+from humanward.records import Completion, Prompt, Ranking, Rating, from_json, read_json_lines, to_json, write_jsonl
 
 PROMPTS = "prompts.jsonl"
 COMPLETIONS = "completions.jsonl"
 RANKINGS = "rankings.jsonl"
 PREFERENCES = "preferences.jsonl"
+RATINGS = "ratings.jsonl"
+LABELS = "labels.jsonl"
+NO_LABELS = LabelSet(())
 
-Kept = TypeVar("Kept", Prompt, Completion, Ranking)
+Kept = TypeVar("Kept", Prompt, Completion, Ranking, Rating)
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,11 @@ class Feedback:
     completions: tuple[Completion, ...] = ()
     rankings: tuple[Ranking, ...] = ()
     locations: tuple[str, ...] = ()
+    ratings: tuple[Rating, ...] = ()
 
 
 def read_feedback(folder: Path, *, rankings: bool = True) -> Feedback:
-    """The feedback files of a run directory; without ``rankings`` a missing rankings file is no error.
+    """The feedback files of a run directory; without ``rankings``, or with ratings, none need be there.
 
     Raises InputError for a missing file, a malformed line, or an id that names two records.
     """
@@ -40,13 +45,15 @@ def read_feedback(folder: Path, *, rankings: bool = True) -> Feedback:
         raise InputError(f"{folder}: no such run directory; check --run")
     completions = [record for _, record in read_records(folder / COMPLETIONS, Completion)]
     placed: list[tuple[str, Ranking]] = []
-    if rankings or (folder / RANKINGS).exists():
+    rated = read_records(folder / RATINGS, Rating) if (folder / RATINGS).exists() else []
+    if (rankings and not rated) or (folder / RANKINGS).exists():
         placed = read_records(folder / RANKINGS, Ranking)
     return Feedback(
         tuple(record for _, record in read_records(folder / PROMPTS, Prompt)),
         tuple(completions),
         tuple(record for _, record in placed),
         tuple(where for where, _ in placed),
+        tuple(record for _, record in rated),
     )
 
 
@@ -76,15 +83,23 @@ def merge(old: Feedback, new: Feedback) -> Feedback:
         _once(old.completions, new.completions),
         _once(old.rankings, new.rankings),
         tuple(places.values()),
+        _once(old.ratings, new.ratings),
     )
 
 
-def write_feedback(folder: Path, feedback: Feedback, preferences: PreferenceSet) -> None:
-    """Write the four files, each all or nothing; rankings come before what is derived from them."""
+def write_feedback(folder: Path, feedback: Feedback, preferences: PreferenceSet, labels: LabelSet = NO_LABELS) -> None:
+    """Write the files, each all or nothing: rankings and ratings, where there are any, before what is derived of them.
+
+    Preferences that follow from no ranking any more are written all the same, so that no old ones stay.
+    """
     write_jsonl(folder / PROMPTS, feedback.prompts)
     write_jsonl(folder / COMPLETIONS, feedback.completions)
-    write_jsonl(folder / RANKINGS, feedback.rankings)
-    write_jsonl(folder / PREFERENCES, preferences.preferences)
+    if feedback.ratings:
+        write_jsonl(folder / RATINGS, feedback.ratings)
+        write_jsonl(folder / LABELS, labels.labels)
+    if feedback.rankings or not feedback.ratings:
+        write_jsonl(folder / RANKINGS, feedback.rankings)
+        write_jsonl(folder / PREFERENCES, preferences.preferences)
 
 
 def append_record(path: Path, record: Any) -> None:
@@ -134,5 +149,5 @@ def _once(old: Iterable[Kept], new: Iterable[Kept]) -> tuple[Kept, ...]:
     return tuple(kept.values())
 
 
-def _content(record: Prompt | Completion | Ranking) -> Any:
+def _content(record: Prompt | Completion | Ranking | Rating) -> Any:
     return replace(record, split="") if isinstance(record, Prompt) else record

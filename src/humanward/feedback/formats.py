@@ -12,18 +12,21 @@ from humanward.errors import InputError
 from humanward.feedback.files import Feedback
 from humanward.feedback.importers import (
     object_row,
+    read_demonstration,
     read_hh_rlhf,
+    read_kto,
     read_oasst,
     read_pandalm,
     read_qa_feedback,
     read_summaries,
     read_trl,
 )
-from humanward.feedback.judged import Collector, Judged
+from humanward.feedback.judged import Collector, Judged, Rated
 from humanward.feedback.tables import read_csv, write_csv
 from humanward.feedback.transcripts import is_transcript, render_transcript
+from humanward.labels import check_rating, derive_labels
 from humanward.preferences import PreferenceSet, check_ranking, derive_preferences
-from humanward.records import Completion, Preference, Prompt, Ranking, from_json, to_json, write_jsonl
+from humanward.records import Completion, Preference, Prompt, Ranking, Rating, from_json, to_json, write_jsonl
 from humanward.rows import Row, read_rows
 
 
@@ -110,6 +113,8 @@ def guess_format(row: Row) -> str:
     for name, needed in _MARKS.items():
         if needed <= fields:
             return name
+    if any(needed <= fields for needed in _DEMONSTRATIONS):
+        return "demonstrations"
     raise InputError(
         f"{row.where}: no known format has the fields {sorted(map(str, fields))[:6]}; name it with --format"
     )
@@ -125,11 +130,15 @@ _MARKS = {
     "pandalm": {"instruction", "response1", "response2", "annotator1"},
     "qa-feedback": {"question", "prediction 1", "preference"},
     "csv": {"completion", "rank"},
+    "kto": {"prompt", "completion", "label"},
 }
-_KINDS: dict[str, type[Any]] = {"prompt": Prompt, "completion": Completion, "ranking": Ranking}
+_DEMONSTRATIONS = ({"prompt", "completion"}, {"prompt", "response"}, {"messages"})
+_KINDS: dict[str, type[Any]] = {"prompt": Prompt, "completion": Completion, "ranking": Ranking, "rating": Rating}
 
 
-def _by_row(read: Callable[[Any, str], Iterator[Judged]]) -> Callable[[Iterable[Row], Collector], None]:
+def _by_row(
+    read: Callable[[Any, str], Iterator[Judged] | Iterator[Rated]],
+) -> Callable[[Iterable[Row], Collector], None]:
     def read_all(rows: Iterable[Row], collector: Collector) -> None:
         for row in rows:
             collector.attempt(row, read)
@@ -138,7 +147,9 @@ def _by_row(read: Callable[[Any, str], Iterator[Judged]]) -> Callable[[Iterable[
 
 
 def _read_own(rows: Iterable[Row], collector: Collector) -> None:
-    """Lines ``{"prompt": {...}}``, ``{"completion": {...}}``, ``{"ranking": {...}}``; what one names comes first."""
+    """Lines ``{"prompt": {...}}``, ``{"completion": ...}``, ``{"ranking": ...}``, ``{"rating": ...}``; what one names
+    comes first.
+    """
     for row in rows:
         collector.rows += 1
         try:
@@ -156,6 +167,9 @@ def _add_own(row: Row, collector: Collector) -> None:
     if isinstance(record, Ranking):
         check_ranking(record, collector.prompts, collector.completions, row.where)
         known: Any = collector.rankings.setdefault(record.id, (record, row.where))[0]
+    elif isinstance(record, Rating):
+        check_rating(record, collector.prompts, collector.completions, row.where)
+        known = collector.ratings.setdefault(record.id, record)
     elif isinstance(record, Prompt):
         known = collector.prompts.setdefault(record.id, record)
     else:
@@ -169,7 +183,12 @@ def _add_own(row: Row, collector: Collector) -> None:
 
 
 def _write_own(path: Path, feedback: Feedback, _preferences: PreferenceSet) -> ExportResult:
-    kinds = {"prompt": feedback.prompts, "completion": feedback.completions, "ranking": feedback.rankings}
+    kinds = {
+        "prompt": feedback.prompts,
+        "completion": feedback.completions,
+        "ranking": feedback.rankings,
+        "rating": feedback.ratings,
+    }
     rows = ({name: to_json(record)} for name, records in kinds.items() for record in records)
     return ExportResult(write_jsonl(path, rows), 0)
 
@@ -205,12 +224,29 @@ def _trl_plain(preference: Preference) -> dict[str, Any]:
     return {"prompt": preference.prompt.text, "chosen": preference.chosen, "rejected": preference.rejected}
 
 
+def _write_kto(path: Path, feedback: Feedback, _preferences: PreferenceSet) -> ExportResult:
+    derived = derive_labels(feedback.prompts, feedback.completions, feedback.ratings)
+    if not derived.labels:
+        raise InputError(f"{path}: there are no ratings to write in format 'kto'; choose 'trl' for pairs")
+    rows = (
+        {
+            "prompt": [to_json(message) for message in label.prompt.as_messages()],
+            "completion": [{"role": "assistant", "content": label.completion}],
+            "label": label.desirable,
+        }
+        for label in derived.labels
+    )
+    return ExportResult(write_jsonl(path, rows), 0)
+
+
 FORMATS: dict[str, Format] = {
     "humanward": Format("our own JSON lines, lossless", _read_own, _write_own),
     "hh-rlhf": Format("Human/Assistant transcripts, chosen and rejected", _by_row(read_hh_rlhf), _by_pair(_hh_rlhf)),
     "trl": Format("chosen and rejected with or without prompt, texts or chats", _by_row(read_trl), _by_pair(_trl)),
     "trl-plain": Format("the same, written as plain texts", _by_row(read_trl), _by_pair(_trl_plain)),
     "csv": Format("a row a pair, or a row an answer with its rank", read_csv, _write_csv),
+    "kto": Format("answers with a label, true or false, each by itself", _by_row(read_kto), _write_kto),
+    "demonstrations": Format("prompts with an answer to imitate", _by_row(read_demonstration)),
     "oasst": Format("Open-Assistant message trees with ranks", _by_row(read_oasst)),
     "summarize-from-feedback": Format("OpenAI's compared summaries", _by_row(read_summaries)),
     "pandalm": Format("PandaLM's pairs with several annotators", _by_row(read_pandalm)),

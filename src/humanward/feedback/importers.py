@@ -10,9 +10,10 @@ from itertools import combinations
 from typing import Any
 
 from humanward.errors import InputError
-from humanward.feedback.judged import Answer, Judged
+from humanward.feedback.judged import Answer, Judged, Rated
 from humanward.feedback.transcripts import is_transcript, parse_transcript, split_pair
-from humanward.prompts import SPLIT_NAMES, content_text, make_prompt
+from humanward.labels import DESIRABLE, UNDESIRABLE
+from humanward.prompts import SPLIT_NAMES, content_text, make_prompt, parse_messages
 from humanward.records import Message
 
 
@@ -27,7 +28,7 @@ def read_trl(value: Any, where: str) -> Iterator[Judged]:
     """``{prompt, chosen, rejected}`` with texts or chat messages, or ``{chosen, rejected}`` with the prompt inside."""
     object_row(value, where)
     if "label" in value and "completion" in value and "chosen" not in value:
-        raise InputError(f"{where}: holds one labelled completion, no pair; give chosen and rejected")
+        raise InputError(f"{where}: holds one labelled completion, no pair; read it with --format kto")
     chosen, rejected = (_trl_side(value, field, where) for field in ("chosen", "rejected"))
     if isinstance(chosen, str) is not isinstance(rejected, str):
         raise InputError(f"{where}: chosen and rejected are a text and a list; write both as the same")
@@ -41,6 +42,46 @@ def read_trl(value: Any, where: str) -> Iterator[Judged]:
         for field, side in (("chosen", chosen), ("rejected", rejected))
     ]
     yield _pair(made, texts[0], texts[1])
+
+
+_LABELS = {"true": DESIRABLE, "1": DESIRABLE, "false": UNDESIRABLE, "0": UNDESIRABLE}
+"""By their text, as CSV holds nothing else."""
+
+
+def read_kto(value: Any, where: str) -> Iterator[Rated]:
+    """``{prompt, completion, label}``, TRL's unpaired preferences: label true is desirable, false is not."""
+    object_row(value, where)
+    if "label" not in value:
+        raise InputError(f"{where}: field 'label' is missing; write true (desirable) or false")
+    label = str(value["label"]).strip().lower()
+    if label not in _LABELS:
+        raise InputError(f"{where}, field 'label': {str(value['label'])[:40]!r} is not true or false; correct it")
+    yield _rated(value, "completion", where, _LABELS[label], "kto")
+
+
+def read_demonstration(value: Any, where: str) -> Iterator[Rated]:
+    """``{prompt, completion}``, ``{prompt, response}`` or ``{messages}`` ending with the answer: each desirable."""
+    object_row(value, where)
+    if "messages" in value:
+        chat = parse_messages(value["messages"], f"{where}, field 'messages'")
+        if chat[-1].role != "assistant":
+            raise InputError(
+                f"{where}, field 'messages': does not end with an assistant message; write the answer last"
+            )
+        prompt = make_prompt(chat[:-1], where, source="demonstrations", split=_split(value, where))
+        yield Rated(prompt, Answer(chat[-1].content), DESIRABLE)
+        return
+    field = "response" if "response" in value and "completion" not in value else "completion"
+    yield _rated(value, field, where, DESIRABLE, "demonstrations")
+
+
+def _rated(value: dict[str, Any], field: str, where: str, rating: float, source: str) -> Rated:
+    if value.get("prompt") in (None, "", []):
+        raise InputError(f"{where}: field 'prompt' is missing; write what the completion answers")
+    prompt = make_prompt(value["prompt"], f"{where}, field 'prompt'", source=source, split=_split(value, where))
+    side = _trl_side(value, field, where)
+    text = side if isinstance(side, str) else _last_answer(side, prompt.as_messages(), f"{where}, field {field!r}")
+    return Rated(prompt, Answer(text), rating, annotator=str(value.get("annotator") or ""))
 
 
 def read_summaries(value: Any, where: str) -> Iterator[Judged]:

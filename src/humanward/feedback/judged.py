@@ -1,4 +1,4 @@
-"""One judgement as a file states it, before ids; and the collector that turns judgements into records."""
+"""One judgement or rating as a file states it, before ids; and the collector that turns them into records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from humanward.errors import InputError
 from humanward.feedback.files import Feedback
-from humanward.records import Completion, Prompt, Ranking, content_id
+from humanward.records import Completion, Prompt, Ranking, Rating, content_id
 from humanward.rows import Row
 
 
@@ -42,6 +42,19 @@ class Judged:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Rated:
+    """One annotator's value for one answer, 1 desirable and 0 not, without another to compare it with."""
+
+    prompt: Prompt
+    answer: Answer
+    value: float
+    annotator: str = ""
+    criterion: str = "overall"
+    created_at: str = ""
+    simulated: bool = False
+
+
 @dataclass
 class Collector:
     """Gathers records row by row. A bad row adds nothing: it ends the import, or with ``skip_bad`` is noted."""
@@ -54,8 +67,9 @@ class Collector:
     prompts: dict[str, Prompt] = field(default_factory=dict)
     completions: dict[str, Completion] = field(default_factory=dict)
     rankings: dict[str, tuple[Ranking, str]] = field(default_factory=dict)
+    ratings: dict[str, Rating] = field(default_factory=dict)
 
-    def attempt(self, row: Row, read: Callable[[Any, str], Iterable[Judged]], rows: int = 1) -> None:
+    def attempt(self, row: Row, read: Callable[[Any, str], Iterable[Judged | Rated]], rows: int = 1) -> None:
         """Read one row (or the first of several that belong together) into judgements; add them all, or the reason."""
         self.rows += rows
         try:
@@ -66,7 +80,11 @@ class Collector:
             self.refuse(error, rows)
             return
         for index, judged in enumerate(judgements):
-            self._add(judged, row.where, f"{row.number}.{index}")
+            place = f"{row.number}.{index}"
+            if isinstance(judged, Rated):
+                self._add_rating(judged, place)
+            else:
+                self._add(judged, row.where, place)
 
     def refuse(self, error: InputError, rows: int = 1) -> None:
         """Keep the reason for a bad row, or raise it."""
@@ -82,9 +100,10 @@ class Collector:
             tuple(self.completions.values()),
             tuple(ranking for ranking, _ in self.rankings.values()),
             tuple(where for _, where in self.rankings.values()),
+            tuple(self.ratings.values()),
         )
 
-    def _check(self, judged: Judged, where: str) -> None:
+    def _check(self, judged: Judged | Rated, where: str) -> None:
         known = self.prompts.get(judged.prompt.id)
         if known is not None and known.split != judged.prompt.split:
             raise InputError(
@@ -114,6 +133,24 @@ class Collector:
         )
         self.notes.update(judged.notes)
         self.rankings.setdefault(ranking.id, (ranking, where))
+
+    def _add_rating(self, rated: Rated, place: str) -> None:
+        prompt = self.prompts.setdefault(rated.prompt.id, rated.prompt)
+        (completion_id,) = _completion_ids(prompt.id, [rated.answer])
+        self.completions.setdefault(
+            completion_id, Completion(completion_id, prompt.id, rated.answer.text, rated.answer.model)
+        )
+        key = (prompt.source, place, completion_id, rated.annotator, rated.criterion, str(rated.value))
+        rating = Rating(
+            id=content_id(*key),
+            completion_id=completion_id,
+            criterion=rated.criterion,
+            value=rated.value,
+            annotator=rated.annotator,
+            created_at=rated.created_at,
+            simulated=rated.simulated,
+        )
+        self.ratings.setdefault(rating.id, rating)
 
 
 def _completion_ids(prompt_id: str, answers: Iterable[Answer]) -> list[str]:
