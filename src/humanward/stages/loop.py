@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from humanward.config import OFF_POLICY, RunConfig
 from humanward.stages.align import run_align
 from humanward.stages.context import Run, prepare_prompts
 from humanward.stages.evaluate import run_evaluate
 from humanward.stages.feedback import run_feedback
+from humanward.stages.order import needed
 from humanward.stages.report import run_report
 from humanward.stages.reward import run_reward
 from humanward.stages.sample import run_sample
@@ -31,20 +31,8 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "align": run_align,
     "evaluate": run_evaluate,
 }
-"""All stages before the report, in order. A new stage goes here and, if not every run needs it, into ``needed``."""
-
-
-def needed(config: RunConfig) -> list[str]:
-    """The stages that this configuration needs."""
-    skipped: set[str] = set()
-    given = config.feedback.source in ("rankings", "preferences", "ratings")
-    if config.algorithm in OFF_POLICY:
-        skipped = {"reward"} | ({"sample"} if given else set())
-    elif config.reward.source == "classifier" or config.reward.model is not None:
-        skipped |= {"sample", "feedback", "reward"}
-    elif given:
-        skipped |= {"sample"}
-    return [name for name in STAGES if name not in skipped]
+"""All stages before the report, in order. A new stage goes here, into ``ORDER`` and, if not every run needs it, into
+``needed`` (order.py)."""
 
 
 def run_loop(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,20 @@
+"""The stages before the report in their order, and which of them a configuration needs; without torch."""
+
+from __future__ import annotations
+
+from humanward.config import OFF_POLICY, RunConfig
+
+ORDER = ("prompts", "sample", "feedback", "reward", "align", "evaluate")
+
+
+def needed(config: RunConfig) -> list[str]:
+    """The stages that this configuration needs."""
+    skipped: set[str] = set()
+    given = config.feedback.source in ("rankings", "preferences", "ratings")
+    if config.algorithm in OFF_POLICY:
+        skipped = {"reward"} | ({"sample"} if given else set())
+    elif config.reward.source == "classifier" or config.reward.model is not None:
+        skipped |= {"sample", "feedback", "reward"}
+    elif given:
+        skipped |= {"sample"}
+    return [name for name in ORDER if name not in skipped]
