@@ -69,7 +69,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", {**_SIZES, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}),
     "llama": ("LlamaConfig", _LLAMA_LIKE),
     "qwen2": ("Qwen2Config", _LLAMA_LIKE),
+    "qwen3": ("Qwen3Config", {**_LLAMA_LIKE, "head_dim": 8}),
     "mistral": ("MistralConfig", {**_LLAMA_LIKE, "sliding_window": 4}),
+    "mistral-wide": ("MistralConfig", {**_LLAMA_LIKE, "sliding_window": 64}),
     "opt": ("OPTConfig", {**_LLAMA_LIKE, "ffn_dim": 32, "word_embed_proj_dim": 16}),
     "neox": ("GPTNeoXConfig", _LLAMA_LIKE),
     "bloom": ("BloomConfig", {**_SIZES, "hidden_size": 16, "n_layer": 2, "n_head": 2}),
@@ -82,7 +84,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart": ("BartConfig", _BART),
 }
 LABELS = {0: "nothate", 1: "hate", 2: "Unsure"}
-PLAIN = ("gpt2", "llama", "qwen2", "mistral", "opt", "neox", "bloom", "lfm2")
+PLAIN = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "mistral-wide", "opt", "neox", "bloom", "lfm2")
 CAPPED = ("gemma2", "cohere", "granite")
 ENCODER_DECODER = ("t5-tied", "t5-untied", "bart")
 

@@ -9,11 +9,24 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from models import test_sampling, test_states, tiny
-from rl import checks, test_advantages, test_kl, test_losses, test_ops, test_rewards
+from models import test_parity, test_sampling, test_states, tiny
+from rl import (
+    checks,
+    test_advantages,
+    test_goldens,
+    test_invariants,
+    test_kl,
+    test_losses,
+    test_ops,
+    test_rewards,
+    test_trainer,
+)
 
+from humanward.models import base as base_module
 from humanward.models import sampling, states
+from humanward.models import tokens as tokens_module
 from humanward.models.base import SharedBase
+from humanward.models.heads import ScoreHead, ValueHead
 from humanward.rl import advantages, kl, losses, ops, rewards, rollouts
 from humanward.rl import trainer as trainer_module
 from humanward.rl.trainer import OnPolicyTrainer
@@ -191,6 +204,96 @@ def cache_positions_over_padding(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sampling, "pad_left", shifted)
 
 
+def forget_temperature_in_sampling(patch: pytest.MonkeyPatch) -> None:
+    real = rollouts.sample
+
+    def sample(base, prompts, keys, config, *, seed):
+        return real(base, prompts, keys, config.model_copy(update={"temperature": 1.0}), seed=seed)
+
+    patch.setattr(rollouts, "sample", sample)
+
+
+def forget_temperature_in_entropy(patch: pytest.MonkeyPatch) -> None:
+    real = base_module.token_statistics
+
+    def statistics(*args, temperature, **options):
+        return real(*args, temperature=temperature, **options)[0], real(*args, temperature=1.0, **options)[1]
+
+    patch.setattr(base_module, "token_statistics", statistics)
+
+
+def read_values_one_state_late(patch: pytest.MonkeyPatch) -> None:
+    real = ValueHead.forward
+    patch.setattr(ValueHead, "forward", lambda self, hidden: real(self, hidden.roll(-1, 1)))
+
+
+def start_the_critic_at_random(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(trainer_module, "ValueHead", ScoreHead)
+
+
+def mask_by_padding_id(patch: pytest.MonkeyPatch) -> None:
+    real = tokens_module.pad_right
+
+    def pad_right(rows, pad):
+        ids, mask = real(rows, pad)
+        return ids, mask & (ids != pad)
+
+    patch.setattr(tokens_module, "pad_right", pad_right)
+
+
+def keep_gradients(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch.optim.Optimizer, "zero_grad", lambda self, set_to_none=True: None)
+
+
+def use_the_usual_epsilon(patch: pytest.MonkeyPatch) -> None:
+    real = torch.optim.Adam
+    patch.setattr(torch.optim, "Adam", lambda parameters, eps: real(parameters))
+
+
+def decay_weights(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch.optim, "Adam", torch.optim.AdamW)
+
+
+def clip_no_gradient(patch: pytest.MonkeyPatch) -> None:
+    real = torch.nn.utils.clip_grad_norm_
+    patch.setattr(torch.nn.utils, "clip_grad_norm_", lambda parameters, limit: real(parameters, 1e9))
+
+
+def clip_values_like_ratios(patch: pytest.MonkeyPatch) -> None:
+    real = trainer_module.value_loss_sum
+    patch.setattr(trainer_module, "value_loss_sum", lambda *args, clip_range: real(*args, clip_range=0.15))
+
+
+def measure_the_update_backwards(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(trainer_module, "k3", lambda logprobs, new: kl.k3(new, logprobs))
+
+
+def learn_from_half_the_episodes(patch: pytest.MonkeyPatch) -> None:
+    real = torch.randperm
+    patch.setattr(torch, "randperm", lambda n, generator: real(n, generator=generator) // 2)
+
+
+def control_by_the_token(patch: pytest.MonkeyPatch) -> None:
+    class ByToken(kl.AdaptiveKL):
+        def update(self, sequence_kl: float, episodes: int) -> None:
+            super().update(sequence_kl / 6, episodes)
+
+    patch.setattr(trainer_module, "AdaptiveKL", ByToken)
+
+
+def forget_the_discount(patch: pytest.MonkeyPatch) -> None:
+    real = rollouts.generalized_advantages
+
+    def undiscounted(rewards, values, discounts, mask, *, gae_lambda):
+        return real(rewards, values, torch.ones_like(discounts), mask, gae_lambda=gae_lambda)
+
+    patch.setattr(rollouts, "generalized_advantages", undiscounted)
+
+
+def shift_whitened_rewards(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rollouts, "whiten", lambda values, mask, shift_mean=True: ops.whiten(values, mask))
+
+
 def sample_variance_whiten(values, mask, *, shift_mean=True):
     real = values[mask]
     white = (values - real.mean()) * torch.rsqrt(real.var(correction=1) + 1e-8)
@@ -240,6 +343,10 @@ def rewards_by_hand() -> None:
     test_rewards.check_rewards(rewards.token_rewards)
 
 
+def values_on_states() -> None:
+    test_parity.test_values_equal_the_head_on_the_models_own_states(tiny.with_policy(tiny.shared_base("gpt2")))
+
+
 def returns() -> None:
     test_rewards.check_returns_before_whitening()
 
@@ -264,6 +371,45 @@ PATCHED = [
     Mutant("gradient flipped", flip_the_policy_gradient, checks.check_first_gradient_is_the_policy_gradient),
     Mutant("value loss doubled", forget_the_value_coefficient, checks.check_first_gradient_is_the_policy_gradient),
     Mutant("returns after whitening", whiten_before_returns, returns),
+    Mutant("temperature forgotten in sampling", forget_temperature_in_sampling, checks.check_a_cold_rollout_is_greedy),
+    Mutant(
+        "temperature forgotten in the entropy",
+        forget_temperature_in_entropy,
+        test_invariants.test_entropy_at_an_extreme_temperature_is_log_v,
+    ),
+    Mutant("values one state late", read_values_one_state_late, values_on_states),
+    Mutant("critic starts at random", start_the_critic_at_random, test_trainer.test_the_critic_starts_at_zero),
+    Mutant(
+        "mask by the padding's id",
+        mask_by_padding_id,
+        test_invariants.test_the_end_is_learnt_where_padding_and_end_share_an_id,
+    ),
+    Mutant("gradients kept", keep_gradients, test_goldens.test_two_updates_by_hand),
+    Mutant("Adam's usual epsilon", use_the_usual_epsilon, test_goldens.test_two_updates_by_hand),
+    Mutant("weights decay", decay_weights, test_goldens.test_two_updates_by_hand),
+    Mutant("gradient not clipped", clip_no_gradient, test_goldens.test_two_updates_by_hand),
+    Mutant("values clipped like ratios", clip_values_like_ratios, test_goldens.test_two_updates_by_hand),
+    Mutant("update measured backwards", measure_the_update_backwards, test_goldens.test_two_updates_by_hand),
+    Mutant(
+        "half of the episodes",
+        learn_from_half_the_episodes,
+        test_invariants.test_every_epoch_learns_from_every_episode_once_in_an_order_of_its_own,
+    ),
+    Mutant(
+        "controller reads KL a token",
+        control_by_the_token,
+        test_invariants.test_the_coefficient_follows_the_sequence_kl_and_is_what_the_next_rewards_use,
+    ),
+    Mutant(
+        "discount forgotten",
+        forget_the_discount,
+        test_goldens.test_gamma_and_lambda_of_the_settings_reach_the_advantages,
+    ),
+    Mutant(
+        "whitened rewards shifted",
+        shift_whitened_rewards,
+        test_goldens.test_reward_whitening_keeps_the_mean_and_rewards_length,
+    ),
 ]
 
 HANDED = [
