@@ -67,6 +67,7 @@ def align_off_policy(run: Run) -> None:
         alarms=sounded,
         prompts=len({group.prompt.id for group in training}),
         held_out=len({group.prompt.id for group in validation}),
+        sequences=sum(len(group.texts) for group in training) * config.epochs,
     )
 
 
