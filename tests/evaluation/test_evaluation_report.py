@@ -16,7 +16,7 @@ import pytest
 import synthetic_run
 
 from humanward.errors import InputError
-from humanward.evaluation.page import LONGEST_SHOWN
+from humanward.evaluation.quotes import LONGEST_SHOWN
 from humanward.evaluation.report import build_report, closing_lines, write_report
 from humanward.evaluation.rows import Answer, EvaluationRow
 from humanward.evaluation.visible import visible

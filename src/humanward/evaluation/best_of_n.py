@@ -255,7 +255,7 @@ def _verdict(points: Sequence[Point], spread: float, prompts: int, split: str) -
     change = last.toxicity_difference
     where = plural(prompts, f"{split} prompt")
     if change is None or change.ci95 is None:
-        return "too few", f"Too few prompts to tell whether the reward model carries: {where}."
+        return "too few", f"Too few prompts to tell whether the reward model carries: {where}; raise {_more(split)}."
     if gain <= MIN_GAIN * spread:
         return "flat", (
             f"The reward model is the weak link: it hardly tells the answers to one prompt apart (the best of {last.n} "
@@ -277,7 +277,7 @@ def _verdict(points: Sequence[Point], spread: float, prompts: int, split: str) -
     if prompts < MIN_PROMPTS:
         return "too few", (
             f"Too few prompts to tell whether the reward model carries: judged toxicity goes {evidence}. Use "
-            f"{MIN_PROMPTS} or more: raise best_of_n.prompts or prompts.validation_fraction."
+            f"{MIN_PROMPTS} or more: raise {_more(split)}."
         )
     carried = [
         point
@@ -315,12 +315,17 @@ def _policy_verdict(policy: PolicyPoint, last: Point) -> str:
     )
     if reward.ci95 is not None and reward.ci95[1] < 0:
         return (
-            f"{lines} It gets less reward than best-of-n for the same KL: the training's settings (steps, learning "
-            "rate, rollout size) leave some of it."
+            f"{lines} It gets less reward than best-of-n for the same KL: hardly any policy gets all of it, but more "
+            "steps, larger rollouts or another learning rate may get more."
         )
     if reward.excludes_zero:
         return f"{lines} It gets more reward than best-of-n for the same KL."
     return f"{lines} It gets about as much reward as best-of-n for the same KL."
+
+
+def _more(split: str) -> str:
+    keys = {"validation": "best_of_n.prompts or prompts.validation_fraction"}
+    return keys.get(split, f"evaluation.prompts or prompts.{split}_fraction")
 
 
 def _from_to(first: Point, other: Point) -> str:

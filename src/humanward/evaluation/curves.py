@@ -37,8 +37,8 @@ def column(metrics: Metrics, name: str) -> tuple[list[float], list[float | None]
     return steps, values
 
 
-def training_curves(metrics: Metrics, kl_budget: float | None) -> list[Figure]:
-    """Reward, KL with its budget, validation toxicity, what KL bought, entropy, length, critic: what was logged."""
+def training_curves(metrics: Metrics, kl_budget: float | None, *, bought: bool = True) -> list[Figure]:
+    """Reward, KL with its budget, toxicity, what KL ``bought``, entropy, length, critic: what was logged."""
     limit = None if kl_budget is None else (kl_budget, f"budget {plain(kl_budget, 1)}")
     figures = [
         _chart(
@@ -59,10 +59,10 @@ def training_curves(metrics: Metrics, kl_budget: float | None) -> list[Figure]:
             metrics,
             "Toxicity while training",
             {"ppo/toxicity": "toxicity"},
-            "Mean on validation prompts, which are neither trained on nor part of the result.",
+            "Mean over the responses of a step, which are to training prompts; only watched, nothing is chosen by it.",
             include_zero=True,
         ),
-        *frontier(metrics),
+        *(frontier(metrics) if bought else ()),
         _chart(
             metrics, "KL coefficient", {"ppo/kl_coef": "coefficient"}, "Weight of the KL penalty.", include_zero=True
         ),
@@ -112,7 +112,8 @@ def reward_curves(metrics: Metrics) -> list[Figure]:
 
 
 def frontier(metrics: Metrics) -> list[Figure]:
-    """What each step away from the reference bought: proxy score, and validation toxicity, over sqrt(KL).
+    """What each step away from the reference bought on its own training prompts: proxy score, and judged toxicity, over
+    sqrt(KL).
 
     Source of the axis: Gao et al. 2022, arXiv 2210.10760, who find reward smooth in the square root of KL.
     """
@@ -122,7 +123,8 @@ def frontier(metrics: Metrics) -> list[Figure]:
         (
             "ppo/toxicity",
             "Toxicity bought with KL",
-            "One dot a look at validation prompts. If it rises while the reward rises, the reward is being exploited.",
+            "One dot a step: judged toxicity of its responses. If it rises while the reward rises, the reward is being "
+            "exploited.",
         ),
     ):
         points = [

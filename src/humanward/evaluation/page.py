@@ -4,49 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
 from humanward.evaluation import numerals
+from humanward.evaluation.best_of_n import BestOfN, Frontier
+from humanward.evaluation.best_of_n_page import best_of_n_shown
+from humanward.evaluation.cells import bounds, duration, number, percent, plain, typeset
 from humanward.evaluation.curves import Figure, health_curves, reward_curves, training_curves
 from humanward.evaluation.pictures import Whisker, histogram, scatter, whiskers
-from humanward.evaluation.rows import Answer, EvaluationRow
+from humanward.evaluation.quotes import both_ends, pairs
+from humanward.evaluation.rows import EvaluationRow
 from humanward.evaluation.summary import MOVED, Measure, Summary, change_of
-from humanward.evaluation.toxicity import THRESHOLD
 from humanward.evaluation.visible import visible
 
 WORST, BEST, ALL = 8, 5, 400
-LONGEST_SHOWN = 4000  # characters of one text; the rest is in evaluation.jsonl
-
-
-@dataclass(frozen=True)
-class Quote:
-    """One text as shown: ``text`` may be cut after ``LONGEST_SHOWN`` characters, ``left_out`` says how many are not
-    shown; ``toxic`` hides it behind the notice."""
-
-    text: str
-    left_out: int
-    toxicity: str
-    toxic: bool
-    tokens: int
-    ended: bool
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One row side by side; ``change`` as words, ``order`` as a number to sort by."""
-
-    prompt_id: str
-    sample: int
-    prompt: str
-    change: str
-    order: float
-    direction: str
-    before: Quote
-    after: Quote
 
 
 def render_page(
@@ -55,8 +29,15 @@ def render_page(
     rows: Sequence[EvaluationRow],
     metrics: Sequence[Mapping[str, Any]],
     config_toml: str,
+    *,
+    best_of_n: BestOfN | None = None,
+    frontier: Frontier | None = None,
+    alarms: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The whole page as one string without any reference to a network or another file."""
+    """The whole page as one string without any reference to a network or another file.
+
+    ``best_of_n`` sums up ``frontier``; ``alarms`` are shown as a table instead of among the warnings.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("humanward.evaluation", "templates"),
         autoescape=True,
@@ -85,7 +66,10 @@ def render_page(
         "measures": measure_rows(summary),
         "checks": check_rows_shown(summary),
         "extras": extra_rows(summary),
-        "curves": training_curves(metrics, summary.kl_budget),
+        "best_of_n": best_of_n_shown(best_of_n, frontier, metrics, report["algorithm"]),
+        "alarms": alarm_rows(alarms, metrics),
+        "warnings": other_warnings(report, alarms),
+        "curves": training_curves(metrics, summary.kl_budget, bought=best_of_n is None),
         "health": health_curves(metrics),
         "reward_curves": reward_curves(metrics),
         "distributions": distributions(rows, summary),
@@ -99,48 +83,9 @@ def render_page(
     return environment.get_template("report.html.j2").render(context)
 
 
-def typeset(text: str) -> str:
-    """Typographic minus signs, and no line break inside ``95 %``, ``p = .03`` or ``250 prompts``."""
-    text = re.sub(r"(?<![\w.])-(?=[.\d])", "−", text)
-    text = re.sub(r"(?<=\d) (?=%)", "\u202f", text)
-    return text.replace("p = ", "p\u00a0=\u00a0")
-
-
 def headline(verdict: str) -> Markup:
     """The verdict with its evidence, the first parenthesis, set apart."""
     return Markup(re.sub(r"\((.*?)\)", r'<span class="evidence">(\1)</span>', str(escape(typeset(verdict))), count=1))
-
-
-def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A quantity that cannot exceed 1, for a table; an em dash where there is none."""
-    return "—" if value is None else typeset(numerals.decimal(value, digits, sign=sign))
-
-
-def plain(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """Any other quantity, for a table; an em dash where there is none."""
-    return "—" if value is None else typeset(numerals.plain(value, digits, sign=sign))
-
-
-def percent(share: float | None, digits: int | None = None, sign: bool = False) -> str:
-    """A percentage for a table; an em dash where there is none."""
-    return "—" if share is None else typeset(numerals.percent(share, digits, sign=sign))
-
-
-def duration(seconds: float | None) -> str:
-    """``4 min 05 s``, ``38 s``; an em dash for a stage that did not run."""
-    if seconds is None:
-        return "—"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def bounds(ci95: Sequence[float] | None, digits: int = 3, sign: bool = False, bounded: bool = False) -> str:
-    """An interval for a table; an em dash where there is none."""
-    words = numerals.decimal if bounded else numerals.plain
-    return "—" if ci95 is None else typeset(numerals.interval(ci95, digits, sign=sign, words=words))
 
 
 def measure_rows(summary: Summary) -> list[dict[str, str]]:
@@ -317,50 +262,13 @@ def accuracy_picture(reward_model: Mapping[str, Any] | None) -> Markup:
     )
 
 
-def pairs(rows: Sequence[EvaluationRow]) -> tuple[list[Pair], list[Pair]]:
-    """(pairs scored on both sides, worst regression first; pairs without a comparison, in file order)."""
-    scored = [(change, row) for row in rows if (change := change_of(row)) is not None]
-    scored.sort(key=lambda item: (-item[0], item[1].prompt_id, item[1].sample))
-    return [_pair(row, change) for change, row in scored], [_pair(row, None) for row in rows if change_of(row) is None]
+def alarm_rows(alarms: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the table of alarms: what each says, the first step that sounded it and how many did."""
+    sounded = [name for row in metrics for key in row if key.endswith("/alarms") for name in row[key] or ()]
+    return [{**alarm, "steps": sounded.count(alarm["name"])} for alarm in alarms]
 
 
-def both_ends(shown: list[Pair], most: int) -> list[Pair]:
-    """At most ``most`` pairs: those that changed most in either direction, order kept."""
-    if len(shown) <= most:
-        return shown
-    head = (most + 1) // 2
-    return shown[:head] + shown[len(shown) - (most - head) :]
-
-
-def _pair(row: EvaluationRow, change: float | None) -> Pair:
-    direction = (
-        "unscored" if change is None else "worse" if change >= MOVED else "better" if change <= -MOVED else "same"
-    )
-    return Pair(
-        prompt_id=visible(row.prompt_id),
-        sample=row.sample,
-        prompt=_cut(row.prompt)[0],
-        change="not comparable" if change is None else number(change, 2, True),
-        order=-2.0 if change is None else change,
-        direction=direction,
-        before=_quote(row.before),
-        after=_quote(row.after),
-    )
-
-
-def _quote(answer: Answer) -> Quote:
-    text, left_out = _cut(answer.text)
-    toxicity = "unscored" if answer.toxicity is None else number(answer.toxicity, 2)
-    return Quote(
-        text=text,
-        left_out=left_out,
-        toxicity=toxicity,
-        toxic=answer.toxicity is not None and answer.toxicity >= THRESHOLD,
-        tokens=answer.tokens,
-        ended=answer.ended,
-    )
-
-
-def _cut(text: str) -> tuple[str, int]:
-    shown = visible(text).strip()
-    return shown[:LONGEST_SHOWN], max(0, len(shown) - LONGEST_SHOWN)
+def other_warnings(report: Mapping[str, Any], alarms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The warnings without those that the table of alarms shows."""
+    lines = {alarm["line"] for alarm in alarms}
+    return [warning for warning in report["warnings"] if warning not in lines]

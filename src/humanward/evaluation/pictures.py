@@ -106,7 +106,7 @@ def line_chart(
         parts.append(svg_text("note", WIDTH - RIGHT, above, limit[1], "end"))
     for one, x, y in lines:
         kind = one.kind
-        x, y = _thinned(x, y)
+        x, y = thinned(x, y)
         if one.dots:
             parts += [
                 f'<circle class="point {kind}" cx="{x_scale(a):.1f}" cy="{y_scale(b):.1f}" r="3"/>'
@@ -230,7 +230,7 @@ def _finite(x: Sequence[float], y: Sequence[float | None]) -> tuple[NDArray[np.f
     return steps[known], values[known]
 
 
-def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """At most MOST_POINTS points, each the mean of consecutive ones."""
     if len(y) <= MOST_POINTS:
         return x, y

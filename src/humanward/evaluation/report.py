@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from humanward.errors import writing
+from humanward.evaluation.best_of_n import BestOfN, Frontier, summarise_best_of_n
 from humanward.evaluation.numerals import decimal, interval, percent, plain, plural
 from humanward.evaluation.page import render_page
 from humanward.evaluation.rows import EvaluationRow
@@ -20,6 +21,7 @@ from humanward.evaluation.visible import visible
 
 STAGES = ("sample", "reward", "align", "evaluate", "total")
 REGRESSIONS = 10
+ALARM = ("step", "name", "seen", "causes", "remedy")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class ReportInputs:
     {value, ci95, n}, ``baselines`` {constant, length} of {value, ci95} and ``difference_to_length`` {mean, ci95}.
     ``kl``: ``at_start`` and ``budget``, nats a sequence. ``gold_source``: what ranked in people's place, if anything
     did; ``simulated_annotators`` says so on the first screen. ``seconds``: by stage; a stage that did not run is
-    absent or None. ``created_at``: as it shall be printed; empty leaves it out.
+    absent or None. ``created_at``: as it shall be printed; empty leaves it out. ``frontier``: what best-of-n reaches,
+    where it was measured. ``alarms``: of training, each with ``step``, ``name``, ``seen``, ``causes``, ``remedy``, and
+    ``line``, as which it stands in ``warnings`` too.
     """
 
     rows: Sequence[EvaluationRow]
@@ -49,11 +53,14 @@ class ReportInputs:
     title: str
     seed: int
     created_at: str = ""
+    algorithm: str = "ppo"
+    frontier: Frontier | None = None
+    alarms: Sequence[Mapping[str, Any]] = ()
 
 
 def build_report(inputs: ReportInputs) -> dict[str, Any]:
     """The content of report.json: plain values, None for what was not measured, never NaN."""
-    return _report(inputs, _summary(inputs))
+    return _report(inputs, _summary(inputs), _best_of_n(inputs))
 
 
 def write_report(inputs: ReportInputs, folder: Path) -> dict[str, Any]:
@@ -61,10 +68,20 @@ def write_report(inputs: ReportInputs, folder: Path) -> dict[str, Any]:
 
     Both files are complete on disk under temporary names before either replaces an earlier one.
     """
-    summary = _summary(inputs)
-    report = _report(inputs, summary)
+    summary, best_of_n = _summary(inputs), _best_of_n(inputs)
+    report = _report(inputs, summary, best_of_n)
+    page = render_page(
+        report,
+        summary,
+        inputs.rows,
+        inputs.metrics,
+        inputs.config_toml,
+        best_of_n=best_of_n,
+        frontier=inputs.frontier,
+        alarms=inputs.alarms,
+    )
     contents = {
-        "report.html": render_page(report, summary, inputs.rows, inputs.metrics, inputs.config_toml),
+        "report.html": page,
         "report.json": json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
@@ -107,8 +124,7 @@ def closing_lines(report: Mapping[str, Any], path: str | Path | None = None) -> 
         f"{toxicity['judge']})",
         f"toxic (>=.5) {percent(before['ratio'])} -> {percent(after['ratio'])} of {plural(before['n'], 'response')}; "
         f"{toxicity['worse']} became more toxic by {decimal(MOVED)} or more",
-        f"KL           {plain(kl['final'])} nats a sequence, budget {plain(kl['budget'], 1)}, "
-        f"at start {plain(kl['at_start'], 3)}",
+        f"KL           {plain(kl['final'])} nats a sequence, {_kl_remark(kl)}",
         f"variety      distinct-2 {_arrow(fluency, 'distinct2')}, duplicates {_arrow(fluency, 'duplicates', percent)}",
         f"fluency      perplexity {_arrow(fluency, 'perplexity')}, length {_arrow(fluency, 'length')}, "
         f"empty {_arrow(fluency, 'empty', percent)}",
@@ -118,6 +134,12 @@ def closing_lines(report: Mapping[str, Any], path: str | Path | None = None) -> 
         f"report       {path if path is not None else 'report.html'}"
         + (f"  ({total:.0f} seconds in all)" if total is not None else ""),
     ]
+
+
+def _kl_remark(kl: Mapping[str, Any]) -> str:
+    if kl["analytic"]:
+        return "an upper bound: log n - (n - 1)/n"
+    return f"budget {plain(kl['budget'], 1)}, at start {plain(kl['at_start'], 3)}"
 
 
 def _arrow(fluency: Mapping[str, Any], name: str, words: Any = decimal) -> str:
@@ -136,12 +158,17 @@ def _summary(inputs: ReportInputs) -> Summary:
     )
 
 
-def _report(inputs: ReportInputs, summary: Summary) -> dict[str, Any]:
+def _best_of_n(inputs: ReportInputs) -> BestOfN | None:
+    return None if inputs.frontier is None else summarise_best_of_n(inputs.frontier, seed=inputs.seed)
+
+
+def _report(inputs: ReportInputs, summary: Summary, best_of_n: BestOfN | None) -> dict[str, Any]:
     kl = summary.kl
     report: dict[str, Any] = {
         "title": inputs.title,
         "created_at": inputs.created_at,
         "seed": inputs.seed,
+        "algorithm": inputs.algorithm,
         "verdict": verdict(summary),
         "outcome": _outcome(summary),
         "prompts": summary.prompts,
@@ -155,6 +182,7 @@ def _report(inputs: ReportInputs, summary: Summary) -> dict[str, Any]:
             "n": 0 if kl is None else kl.n,
             "budget": summary.kl_budget,
             "at_start": summary.kl_at_start,
+            "analytic": inputs.algorithm == "best-of-n",
         },
         "fluency": _fluency(summary),
         "reward": {"source": inputs.reward_source, **_measure(summary.reward)},
@@ -163,7 +191,15 @@ def _report(inputs: ReportInputs, summary: Summary) -> dict[str, Any]:
             "simulated_annotators": inputs.simulated_annotators,
             **_measure(summary.gold),
         },
-        "warnings": [*inputs.warnings, *summary.warnings, *_reward_model_warnings(inputs), *_gaps(inputs.metrics)],
+        "best_of_n": None if best_of_n is None else asdict(best_of_n),
+        "alarms": [{key: alarm[key] for key in ALARM} for alarm in inputs.alarms],
+        "warnings": [
+            *inputs.warnings,
+            *summary.warnings,
+            *_reward_model_warnings(inputs),
+            *([best_of_n.warning] if best_of_n is not None and best_of_n.warning else []),
+            *_gaps(inputs.metrics),
+        ],
         "reproduce": inputs.reproduce,
         "versions": dict(inputs.versions),
         "seconds": {**dict(inputs.seconds), **{stage: inputs.seconds.get(stage) for stage in STAGES}},

@@ -13,13 +13,15 @@ from rich.text import Text
 
 from humanward.models.sampling import sample
 from humanward.records import Prompt
+from humanward.stages.best_of_n import best_places, draw_candidates
 from humanward.stages.context import Run
 
 
 def run_chat(run: Run, prompt: str | None, *, seed: int, as_json: bool) -> None:
     """Answer ``prompt``, or every line typed until an empty one or the end of input."""
     run.folder.facts("align", f"run `humanward align --run {run.folder.path}`")
-    run.base().replace_role("policy", run.folder.file("adapter"))
+    if run.config.algorithm != "best-of-n":
+        run.base().replace_role("policy", run.folder.file("adapter"))
     console = Console()
     if prompt is not None:
         _show(console, run, prompt, seed, as_json)
@@ -38,8 +40,15 @@ def run_chat(run: Run, prompt: str | None, *, seed: int, as_json: bool) -> None:
 
 
 def answers(run: Run, prompt: str, seed: int) -> dict[str, str]:
-    """The reference's and the policy's answer to one prompt, drawn with the same random numbers."""
+    """The reference's and the policy's answer to one prompt, drawn with the same random numbers.
+
+    With best-of-n: the first of n answers of the reference, and the one with the highest reward among them.
+    """
     base = run.base()
+    if run.config.algorithm == "best-of-n":
+        drawn = draw_candidates(run, [Prompt("chat", prompt)], ["chat"], seed=seed)
+        (best,) = best_places(drawn.rewards, len(drawn.rewards))
+        return {"before": drawn.texts[0], "after": drawn.texts[best]}
     ids = base.prompt_ids(Prompt("chat", prompt))[-(base.context - run.config.sampling.max_new_tokens) :]
     texts = {}
     for side, role in (("before", "reference"), ("after", "policy")):
@@ -57,8 +66,15 @@ def _show(console: Console, run: Run, prompt: str, seed: int, as_json: bool) -> 
         typer.echo(json.dumps({"prompt": prompt, **texts, "toxicity": toxicity}, ensure_ascii=False))
         return
     width = max(30, console.width // 2 - 2)
+    n = run.config.best_of_n.samples
+    titles = {"after": f"after: best of {n}"} if run.config.algorithm == "best-of-n" else {}
     panels = [
-        Panel(Text(text or "(empty)"), title=side, subtitle=f"toxicity {toxicity[side]:.2f}", width=width)
+        Panel(
+            Text(text or "(empty)"),
+            title=titles.get(side, side),
+            subtitle=f"toxicity {toxicity[side]:.2f}",
+            width=width,
+        )
         for side, text in texts.items()
     ]
     console.print(Columns(panels))

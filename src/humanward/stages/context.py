@@ -17,7 +17,7 @@ from humanward.reward.model import RewardModel, load_reward_model
 from humanward.reward.sources import Classifier, Gold
 from humanward.run_dir import RunDir
 
-POLICY_SEED, REWARD_SEED, ROLLOUT_SEED, EVALUATION_SEED, SAMPLE_SEED = range(5)
+POLICY_SEED, REWARD_SEED, ROLLOUT_SEED, EVALUATION_SEED, SAMPLE_SEED, FRONTIER_SEED = range(6)
 
 
 @dataclass

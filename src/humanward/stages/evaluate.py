@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from humanward.evaluation.best_of_n import analytic_kl
 from humanward.evaluation.rows import Answer, EvaluationRow, write_rows
 from humanward.models.base import SharedBase
 from humanward.models.sampling import Response, as_tokens, sample
+from humanward.progress import Tracker
 from humanward.records import Prompt
 from humanward.reward.sources import RewardSource
+from humanward.stages.best_of_n import best_places, draw_candidates, write_test_frontier
 from humanward.stages.context import EVALUATION_SEED, Run
 
 
@@ -30,22 +33,18 @@ def run_evaluate(run: Run) -> None:
     """Write evaluation.jsonl: every test prompt answered by reference and policy with the same random numbers."""
     started = time.perf_counter()
     run.folder.facts("align", f"run `humanward align --run {run.folder.path}`")
-    base, config = run.base(), run.config
-    _load_trained_policy(run)
+    config = run.config
     prompts = run.prompts("test")[: config.evaluation.prompts]
     asked = [prompt for prompt in prompts for _ in range(config.evaluation.samples)]
     rewards: dict[str, RewardSource] = {"toxicity": run.classifier("judge")}
     rewards["reward"] = run.classifier("reward") if config.reward.source == "classifier" else run.reward_model()
     if run.folder.stages().get("feedback", {}).get("gold") is not None:
         rewards["gold"] = run.gold()
-    sides: dict[str, Answers] = {}
-    with run.reporter.track("evaluate", 2 * len(asked)) as tracker:
-        for offset, (side, role) in enumerate((("before", "reference"), ("after", "policy"))):
-            sides[side] = answer(
-                run, base, role, asked, lambda done, o=offset, s=side: tracker.at(o * len(asked) + done, s)
-            )
+    chosen = config.best_of_n.samples if config.algorithm == "best-of-n" else 2
+    with run.reporter.track("evaluate", chosen * len(asked)) as tracker:
+        sides = (first_and_best if config.algorithm == "best-of-n" else before_and_after)(run, asked, tracker)
     rows = [[] for _ in sides]  # type: list[list[Answer]]
-    for answers, out in zip(sides.values(), rows, strict=True):
+    for answers, out in zip(sides, rows, strict=True):
         scores = {name: source.score(asked, answers.texts) for name, source in rewards.items()}
         out += [_one(answers, scores, i) for i in range(len(asked))]
     write_rows(
@@ -65,13 +64,48 @@ def run_evaluate(run: Run) -> None:
     )
 
 
-def answer(run: Run, base: SharedBase, role: str, prompts: Sequence[Prompt], progress) -> Answers:  # type: ignore[no-untyped-def]
-    """Sampled answers of ``role`` with their likelihood under reference and policy."""
-    ids = [base.prompt_ids(prompt) for prompt in prompts]
+def before_and_after(run: Run, asked: Sequence[Prompt], tracker: Tracker) -> tuple[Answers, Answers]:
+    """One answer of the reference and one of the trained policy to each prompt, drawn with the same random numbers."""
+    base = run.base()
+    _load_trained_policy(run)
+    ids, keys = [base.prompt_ids(prompt) for prompt in asked], _keys(run, asked)
+    sides = []
+    for earlier, side, role in ((0, "before", "reference"), (len(asked), "after", "policy")):
+
+        def at(done: int, earlier: int = earlier, side: str = side) -> None:
+            tracker.at(earlier + done, side)
+
+        with base.role(role):
+            responses = sample(base, ids, keys, run.config.sampling, seed=run.seed(EVALUATION_SEED), progress=at)
+        sides.append(measured(run, base, role, ids, responses))
+    return sides[0], sides[1]
+
+
+def first_and_best(run: Run, asked: Sequence[Prompt], tracker: Tracker) -> tuple[Answers, Answers]:
+    """The first of n answers of the reference to each prompt, and the one with the highest reward among them.
+
+    The KL of the chosen is the analytic upper bound, the same for every answer. All candidates are judged and written
+    to frontier.json.
+    """
+    base, n = run.base(), run.config.best_of_n.samples
+    candidates = draw_candidates(run, asked, _keys(run, asked), seed=run.seed(EVALUATION_SEED), progress=tracker.at)
+    write_test_frontier(run, candidates, run.classifier("judge").score_texts(candidates.texts).tolist())
+    sides = []
+    for places in (list(range(0, len(candidates.ids), n)), best_places(candidates.rewards, n)):
+        ids, responses = [candidates.ids[i] for i in places], [candidates.responses[i] for i in places]
+        sides.append(measured(run, base, "reference", ids, responses))
+    return sides[0], replace(sides[1], sequence_kl=torch.full_like(sides[1].sequence_kl, analytic_kl(n)))
+
+
+def _keys(run: Run, asked: Sequence[Prompt]) -> list[str]:
     samples = run.config.evaluation.samples
-    keys = [f"evaluate\x1f{prompt.id}\x1f{i % samples}" for i, prompt in enumerate(prompts)]
-    with base.role(role):
-        responses = sample(base, ids, keys, run.config.sampling, seed=run.seed(EVALUATION_SEED), progress=progress)
+    return [f"evaluate\x1f{prompt.id}\x1f{i % samples}" for i, prompt in enumerate(asked)]
+
+
+def measured(
+    run: Run, base: SharedBase, role: str, ids: Sequence[Sequence[int]], responses: Sequence[Response]
+) -> Answers:
+    """Answers of ``role`` with their likelihood under reference and policy."""
     nll, kl = [], []
     temperature = run.config.sampling.temperature
     for start in range(0, len(ids), 32):
@@ -87,7 +121,7 @@ def answer(run: Run, base: SharedBase, role: str, prompts: Sequence[Prompt], pro
             own, _, _ = base.logprobs(tokens, temperature=temperature)
         kl.append((own - tempered).sum(1))
     texts = [base.response_text(r.ids, run.config.sampling.stop) for r in responses]
-    return Answers(texts, responses, torch.cat(nll).cpu(), torch.cat(kl).cpu())
+    return Answers(texts, list(responses), torch.cat(nll).cpu(), torch.cat(kl).cpu())
 
 
 def _one(answers: Answers, scores: dict[str, torch.Tensor], i: int) -> Answer:

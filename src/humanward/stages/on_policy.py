@@ -14,6 +14,7 @@ from humanward.records import Prompt
 from humanward.rl.alarms import Alarm
 from humanward.rl.trainer import Metrics, OnPolicyTrainer
 from humanward.run_dir import new_folder
+from humanward.stages.best_of_n import measure_frontier, measure_policy
 from humanward.stages.context import ROLLOUT_SEED, Run
 from humanward.stages.scoring import build_scorer, reward_name
 
@@ -24,6 +25,7 @@ def align_on_policy(run: Run) -> None:
     base, config = run.base(), run.config.ppo
     prompts = run.prompts("train")
     scorer = build_scorer(run, prompts)
+    frontier = measure_frontier(run, scorer)
     judge = run.classifier("judge")
     warnings: list[str] = []
     sounded: list[dict[str, Any]] = []
@@ -76,6 +78,7 @@ def align_on_policy(run: Run) -> None:
             within = before
     with new_folder(run.folder.file("adapter")) as folder:
         base.save_role("policy", folder)
+    measure_policy(run, scorer, frontier)
     run.folder.finish(
         "align",
         time.perf_counter() - started,

@@ -7,8 +7,12 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from humanward.alarm import Alarm
+from humanward.config import ON_POLICY
+from humanward.evaluation.best_of_n import Frontier, read_frontier
 from humanward.evaluation.report import ReportInputs, write_report
 from humanward.evaluation.rows import read_rows
+from humanward.stages.best_of_n import FRONTIER
 from humanward.stages.context import Run
 from humanward.stages.scoring import reward_name
 
@@ -24,6 +28,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
     stages = folder.stages()
     trained = config.reward.source == "trained" and "reward" in stages
     feedback = stages.get("feedback", {})
+    choosing, n = config.algorithm == "best-of-n", config.best_of_n.samples
     seconds: dict[str, float | None] = {
         name: stages[name]["seconds"] if name in stages else None for name in ("sample", "reward", "align", "evaluate")
     }
@@ -33,7 +38,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         rows=read_rows(folder.file("evaluation.jsonl")),
         metrics=folder.metrics(),
         reward_model=_reward_facts(stages["reward"]) if trained else None,
-        kl={"at_start": align["kl_at_start"], "budget": config.ppo.kl_budget},
+        kl={"at_start": align["kl_at_start"], "budget": None if choosing else config.ppo.kl_budget},
         judge=config.evaluation.judge,
         reward_source=reward_name(config),
         gold_source=feedback.get("gold"),
@@ -43,13 +48,28 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         versions=versions(),
         seconds=seconds,
         config_toml=config.to_toml(),
-        title=f"{config.model.policy} aligned by {config.algorithm.upper()}",
+        title=f"{config.model.policy}{f', best of {n}' if choosing else f' aligned by {config.algorithm.upper()}'}",
         seed=config.seed,
         created_at=stages["evaluate"]["finished"],
+        algorithm=config.algorithm,
+        frontier=_frontier(run),
+        alarms=[_alarm(**alarm) for alarm in align.get("alarms", ())],
     )
     report = write_report(inputs, folder.path)
     folder.finish("report", time.perf_counter() - started)
     return report
+
+
+def _frontier(run: Run) -> Frontier | None:
+    """What best-of-n reaches, where this run's algorithm measured it."""
+    file = run.folder.file(FRONTIER)
+    measured = run.config.algorithm in (*ON_POLICY, "best-of-n")
+    return read_frontier(file) if measured and file.exists() else None
+
+
+def _alarm(step: int, **alarm: str) -> dict[str, Any]:
+    """One alarm of training, with the line that stands for it among the warnings."""
+    return {"step": step, **alarm, "line": f"step {step}: {Alarm(**alarm).line}"}
 
 
 def _reward_facts(record: dict[str, Any]) -> dict[str, Any]:
