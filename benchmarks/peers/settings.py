@@ -1,0 +1,92 @@
+"""What every implementation is given: one model, one reward, one budget, one set of hyperparameters.
+
+Nothing here imports torch or a peer, so that jobs can be listed and tested without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+PEER_OF = {"ppo": "trl-1.12.0", "rloo": "trl-1.16.0", "grpo": "trl-1.16.0", "dpo": "trl-1.16.0"}
+"""Which release runs an algorithm: 1.12.0 is the last with PPO, 1.16.0 was the newest on 2026-11-22."""
+
+ALGORITHMS = tuple(PEER_OF)
+PEERS = tuple(dict.fromkeys(PEER_OF.values()))
+
+KL_COEFS = (0.1, 0.3)
+"""Coefficients of the KL penalty; DPO's beta is given the same."""
+
+MODEL, DETECTOR, LABEL = "demo/policy", "demo/detector", "nothate"
+
+SETTINGS: dict[str, Any] = {
+    "rollouts": 8,
+    "rollout_size": 64,
+    "minibatch_size": 32,
+    "epochs": 4,
+    "samples_per_prompt": 4,
+    "learning_rate": 5e-4,
+    "adam_epsilon": 1e-5,
+    "max_gradient_norm": 1.0,
+    "clip_range": 0.2,
+    "value_clip_range": 0.2,
+    "value_coef": 0.1,
+    "gamma": 1.0,
+    "gae_lambda": 0.95,
+    "max_new_tokens": 32,
+    "temperature": 1.0,
+    "lora_rank": 16,
+    "lora_alpha": 32,
+    "dpo_epochs": 1,
+    "dpo_batch_size": 64,
+    "dpo_max_tokens": 128,
+}
+"""512 episodes a run; ``samples_per_prompt`` for RLOO and GRPO alone, PPO asks each prompt once.
+
+``dpo_batch_size`` counts pairs. Ours takes 16 prompts an optimizer step, each with all its pairs, about as many.
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: ``side`` is "ours" or "theirs"."""
+
+    algorithm: str
+    side: str
+    kl_coef: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The folder's name, readable and unique."""
+        return f"{self.algorithm}-{self.side}-kl{self.kl_coef:g}-seed{self.seed}"
+
+    @property
+    def implementation(self) -> str:
+        """``humanward`` or the peer's name with its version."""
+        return "humanward" if self.side == "ours" else PEER_OF[self.algorithm]
+
+
+def all_jobs(algorithms: tuple[str, ...], kl_coefs: tuple[float, ...], seeds: int) -> list[Job]:
+    """Every run of the matrix; ours and theirs alternate, so that a matrix which is stopped early still compares."""
+    return [
+        Job(algorithm, side, kl_coef, seed)
+        for algorithm in algorithms
+        for seed in range(seeds)
+        for kl_coef in kl_coefs
+        for side in ("ours", "theirs")
+    ]
+
+
+def peer_python(venvs: Path, peer: str) -> Path:
+    """The interpreter of a peer's virtual environment; SystemExit with the remedy where there is none."""
+    python = venvs / peer / "bin" / "python"
+    if not python.exists():
+        raise SystemExit(
+            f"{venvs / peer}: no virtual environment of {peer}; make it with "
+            f"`python benchmarks/peers/make_venvs.py --venvs {venvs}`"
+        )
+    return python
