@@ -178,6 +178,32 @@ def test_the_end_is_learnt_where_padding_and_end_share_an_id() -> None:
     assert "ratio_at_start" not in {alarm.name for alarm in alarms}
 
 
+def test_a_stop_text_is_an_end_that_costs_nothing_and_is_not_shown_to_the_reward() -> None:
+    """Ends by the EOS or by the text w5 are free and learnt from; a response that was cut off loses exactly 2.5."""
+    texts: list[str] = []
+
+    def scorer(prompts: Sequence[Any], written: Sequence[str], tokens: Tokens) -> torch.Tensor:
+        texts[:] = written
+        return numbers(prompts, written, tokens)
+
+    trainer, _ = make_trainer(
+        scorer,
+        kl_coef=0.0,
+        missing_eos_penalty=2.5,
+        rollout_size=32,
+        sampling={"temperature": 30.0, "max_new_tokens": 12, "stop": ("w5",)},
+    )
+    _, rollout = step(trainer)
+    kinds = set()
+    for row in range(32):
+        last = int(rollout.tokens.response_ids[row][rollout.tokens.response_mask[row]][-1])
+        kinds.add(last if last in (5, tiny.EOS) else None)
+        paid = 0.0 if last in (5, tiny.EOS) else 2.5
+        assert float(rollout.rewards[row].sum()) == (row + 1) / 2 - paid
+        assert "w5" not in texts[row]
+    assert kinds == {5, tiny.EOS, None}
+
+
 # --- rollout and trainer agree -----------------------------------------------------------------------------------
 
 
