@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from humanward.config import SamplingConfig
 from humanward.evaluation.best_of_n import Frontier, PromptAnswers, summarise_best_of_n, write_frontier
 from humanward.models.sampling import Response, as_tokens, sample
 from humanward.records import Prompt, read_jsonl
-from humanward.rl.rollouts import Scorer, judge_tokens
+from humanward.rl.rollouts import Scorer
 from humanward.stages.context import FRONTIER_SEED, Run
 from humanward.stages.scoring import build_scorer, reward_name
 
 FRONTIER = "frontier.json"
 POLICY_SAMPLES = 4  # answers of the trained policy to each prompt of the frontier
-CHUNK = 64  # responses scored at once
+CHUNK = 32  # responses scored at once
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,22 @@ def _answers(
 def _sequence_kl(run: Run, role: str, drawn: Drawn) -> list[float]:
     """sum log p(role) - log p(reference) of each response, nats."""
     base, temperature = run.base(), run.config.sampling.temperature
-    found: list[float] = []
-    for start in range(0, len(drawn.ids), CHUNK):
-        tokens = as_tokens(base, drawn.ids[start : start + CHUNK], drawn.responses[start : start + CHUNK])
+    found = [0.0] * len(drawn.ids)
+    for rows in _by_length(drawn.ids, drawn.responses):
+        tokens = as_tokens(base, [drawn.ids[i] for i in rows], [drawn.responses[i] for i in rows])
         sides = []
         for name in (role, "reference"):
-            with base.role(name):
-                sides.append(judge_tokens(base, tokens, None, temperature=temperature, micro_batch=CHUNK)[0])
-        found += (sides[0] - sides[1]).sum(1).tolist()
+            with torch.no_grad(), base.role(name):
+                sides.append(base.logprobs(tokens, temperature=temperature)[0])
+        for i, kl in zip(rows, (sides[0] - sides[1]).sum(1).tolist(), strict=True):
+            found[i] = kl
     return found
+
+
+def _by_length(ids: Sequence[Sequence[int]], responses: Sequence[Response]) -> list[list[int]]:
+    """Places in chunks of similar length, so that little of a batch is padding."""
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), len(responses[i].ids), i))
+    return [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
 
 
 def _known(value: float) -> float | None:
@@ -143,10 +152,12 @@ def draw(
     with base.role(role):
         responses = sample(base, ids, keys, sampling, seed=seed, progress=progress)
     texts = [base.response_text(response.ids, sampling.stop) for response in responses]
-    rewards: list[float] = []
-    for start in range(0, len(ids), CHUNK):
-        rows = slice(start, start + CHUNK)
-        rewards += scorer(prompts[rows], texts[rows], as_tokens(base, ids[rows], responses[rows])).tolist()
+    rewards = [0.0] * len(ids)
+    for rows in _by_length(ids, responses):
+        tokens = as_tokens(base, [ids[i] for i in rows], [responses[i] for i in rows])
+        scores = scorer([prompts[i] for i in rows], [texts[i] for i in rows], tokens).tolist()
+        for i, score in zip(rows, scores, strict=True):
+            rewards[i] = score
     return Drawn(list(prompts), ids, responses, texts, rewards)
 
 
