@@ -21,11 +21,12 @@ from settings import LABEL, MODEL, SETTINGS
 
 from humanward.config import parse_config
 from humanward.models.base import SharedBase
+from humanward.models.sampling import sample
 from humanward.progress import Reporter
 from humanward.records import Prompt
 from humanward.run_dir import open_run, write_text
-from humanward.stages.context import Run
-from humanward.stages.evaluate import answer
+from humanward.stages.context import EVALUATION_SEED, Run
+from humanward.stages.evaluate import measured
 
 REFERENCE = "reference"
 
@@ -60,8 +61,13 @@ def load_adapter(base: SharedBase, adapter: Path) -> None:
 
 def evaluate(run: Run, role: str, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Rewards, sequence KLs, judged toxicity, lengths and ends of ``role``'s answers, one entry an answer."""
-    asked = [prompt for prompt in prompts for _ in range(run.config.evaluation.samples)]
-    answers = answer(run, run.base(), role, asked, lambda done: None)
+    base, samples = run.base(), run.config.evaluation.samples
+    asked = [prompt for prompt in prompts for _ in range(samples)]
+    ids = [base.prompt_ids(prompt) for prompt in asked]
+    keys = [f"evaluate\x1f{prompt.id}\x1f{i % samples}" for i, prompt in enumerate(asked)]
+    with base.role(role):
+        responses = sample(base, ids, keys, run.config.sampling, seed=run.seed(EVALUATION_SEED))
+    answers = measured(run, base, role, ids, responses)
     return {
         "prompt_ids": [prompt.id for prompt in asked],
         "reward": run.classifier("reward").score(asked, answers.texts).tolist(),

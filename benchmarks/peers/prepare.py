@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from humanward.models.base import SharedBase
 from humanward.models.loading import load_model
 from humanward.models.sampling import sample
 from humanward.prompts import read_prompts
-from humanward.records import Preference, Prompt, read_jsonl
+from humanward.records import Preference, Prompt, read_jsonl, write_jsonl
 from humanward.reward.sources import Classifier
 
 ANCHOR_PROMPTS, ANCHOR_SEED = 512, 12345
 PAIR_PROMPTS, PAIR_SEED = 300, 12345
+PAIRS = "pairs.jsonl"
 
 
 def prompts_of(split: str) -> list[Prompt]:
@@ -78,9 +80,12 @@ def anchored_reward(folder: Path) -> dict[str, Any]:
 
 
 def preference_run(folder: Path, environment: dict[str, str]) -> Path:
-    """A run directory with simulated annotators' preferences on ``PAIR_PROMPTS`` prompts; returns preferences.jsonl."""
-    pairs = folder / "preferences.jsonl"
-    if not (folder / ".paired").exists():
+    """A run with simulated annotators' preferences on ``PAIR_PROMPTS`` prompts; returns its strict pairs' file.
+
+    They are freed of the split that the run made for its reward model, so that everybody trains on all of them.
+    """
+    pairs = folder / PAIRS
+    if not pairs.exists():
         shutil.rmtree(folder, ignore_errors=True)
         config = folder.with_suffix(".toml")
         config.write_text(
@@ -91,7 +96,8 @@ def preference_run(folder: Path, environment: dict[str, str]) -> Path:
         )
         for words in (["sample", "--config", str(config)], ["feedback", "simulate"]):
             humanward([*words, "--run", str(folder)], environment)
-        (folder / ".paired").touch()
+        kept = [replace(p, split="") for p in read_jsonl(folder / "preferences.jsonl", Preference) if not p.tie]
+        write_jsonl(pairs, kept)
     return pairs
 
 

@@ -42,8 +42,8 @@ LIMIT = -0.1
 class Matrix:
     """Everything in ``out``: reward/, pairs/, one folder a job, evaluation/."""
 
-    def __init__(self, out: Path, venvs: Path) -> None:
-        self.out, self.venvs = out, venvs
+    def __init__(self, out: Path, venvs: Path, overrides: tuple[str, ...] = ()) -> None:
+        self.out, self.venvs, self.overrides = out, venvs, overrides
         self.reward, self.evaluations = out / "reward", out / "evaluation"
         self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -82,7 +82,8 @@ class Matrix:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         config = folder / "config.toml"
-        config.write_text(parse_config(our_config(job, self.reward, self.pairs())).to_toml(), encoding="utf-8")
+        values = our_config(job, self.reward, self.pairs())
+        config.write_text(parse_config(values, self.overrides).to_toml(), encoding="utf-8")
         return [sys.executable, str(HERE / "ours.py"), str(config), str(folder / "run")]
 
     def _peer_command(self, job: Job) -> list[str]:
@@ -103,7 +104,7 @@ class Matrix:
 
     def pairs(self) -> Path:
         """The preference pairs, where they have been made."""
-        return self.out / "pairs" / "preferences.jsonl"
+        return self.out / "pairs" / prepare.PAIRS
 
     # --- evaluation --------------------------------------------------------------------------------------------------
 
@@ -272,7 +273,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kl", type=float, nargs="+", default=list(KL_COEFS), help="KL coefficients")
     parser.add_argument("--only", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS))
     parser.add_argument("--samples", type=int, default=2, help="answers a test prompt in the evaluation")
-    parser.add_argument("--summary", action="store_true", help="run nothing; report what there is")
+    parser.add_argument(
+        "--set", nargs="+", default=[], help="other settings of ours, section.key=value; with a new --out"
+    )
+    parser.add_argument("--side", choices=("ours", "theirs"), help="train this side alone")
+    parser.add_argument("--summary", action="store_true", help="run nothing; show what there is")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser.parse_args(arguments)
 
@@ -281,7 +286,8 @@ def main() -> None:
     """Run and print; exit code 1 when a finished comparison misses the limit."""
     options = parse()
     jobs = in_order(all_jobs(tuple(options.only), tuple(options.kl), options.seeds))
-    matrix = Matrix(options.out.expanduser().resolve(), options.venvs.expanduser().resolve())
+    jobs = [job for job in jobs if options.side in (None, job.side)]
+    matrix = Matrix(options.out.expanduser().resolve(), options.venvs.expanduser().resolve(), tuple(options.set))
     if not options.summary:
         for peer in dict.fromkeys(PEER_OF[job.algorithm] for job in jobs):
             peer_python(matrix.venvs, peer)
@@ -303,22 +309,35 @@ def main() -> None:
 
 
 def tell(found: dict[str, Any]) -> None:
-    """The tables for a person."""
-    print(f"reference: reward {found['reference']['reward']:.3f}, toxicity {found['reference']['toxicity']:.3f}")
-    for row in found["runs"]:
-        print(
-            f"{row['algorithm']:5} {row['implementation']:11} kl_coef {row['kl_coef']:<4g} seed {row['seed']}  "
-            f"reward {row['reward']:+.3f}  KL {row['kl']:.2f}  toxicity {row['toxicity']:.3f}  "
-            f"{row['cpu_seconds']:.0f} s"
-        )
+    """The tables for a person, in Markdown."""
+    print("| | KL | humanward | TRL | difference, SD | 95 % interval | by seeds alone |\n|---|---|---|---|---|---|---|")
     for algorithm, c in found["comparisons"].items():
         if "missing" in c:
-            print(f"{algorithm}: {c['missing']}")
+            print(f"| {algorithm} | {c['missing']} |")
             continue
-        welch = "-" if math.isnan(c["welch95"][0]) else f"{c['welch95'][0]:+.3f} to {c['welch95'][1]:+.3f}"
+        seeds = "" if math.isnan(c["welch95"][0]) else f"{c['welch95'][0]:+.2f} to {c['welch95'][1]:+.2f}"
         print(
-            f"{algorithm} at KL {c['kl']:.2f}: ours {c['ours']:+.3f}, {c['peer']} {c['theirs']:+.3f}; difference "
-            f"{c['difference']:+.3f} SD ({c['ci95'][0]:+.3f} to {c['ci95'][1]:+.3f}; by seeds alone {welch})"
+            f"| {algorithm} | {c['kl']:.2f} | {c['ours']:+.3f} | {c['theirs']:+.3f} | {c['difference']:+.3f} | "
+            f"{c['ci95'][0]:+.3f} to {c['ci95'][1]:+.3f} | {seeds} |"
+        )
+    reference = found["reference"]
+    print(
+        f"\nThe reference: reward {reference['reward']:+.3f}, standard deviation {reference['reward_std']:.3f}, "
+        f"toxicity {reference['toxicity']:.3f}.\n\n"
+        "| | by | KL coefficient | reward, by seed | KL, by seed | toxicity | tokens | CPU s |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for row in sorted(found["runs"], key=lambda row: row["seed"]):
+        groups.setdefault((row["algorithm"], row["implementation"], row["kl_coef"]), []).append(row)
+    for (algorithm, implementation, kl_coef), rows in sorted(groups.items()):
+
+        def each(key: str, digits: int, rows: list[dict[str, Any]] = rows) -> str:
+            return " ".join(f"{row[key]:.{digits}f}" for row in rows)
+
+        print(
+            f"| {algorithm} | {implementation} | {kl_coef:g} | {each('reward', 3)} | {each('kl', 2)} | "
+            f"{each('toxicity', 3)} | {each('tokens', 1)} | {each('cpu_seconds', 0)} |"
         )
 
 

@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "temperature": 1.0,
     "lora_rank": 16,
     "lora_alpha": 32,
-    "dpo_epochs": 1,
+    "dpo_epochs": 2,
     "dpo_batch_size": 64,
     "dpo_max_tokens": 128,
 }
