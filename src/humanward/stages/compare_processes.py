@@ -1,0 +1,118 @@
+"""The processes of a comparison: started, looked at, stopped, with seconds and peak memory of each alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from humanward.stages.compare_child import Task
+
+PATIENCE = 60.0  # seconds that a child has to stop by itself
+LOOK = 0.2  # seconds between looks at the children
+
+
+@dataclass
+class Child:
+    """A process at work on a task, since ``started`` (monotonic seconds)."""
+
+    task: Task
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended. ``error`` is None when it finished (code 0) or was stopped (130); ``wrong_input`` says that it
+    is an InputError's line. ``facts``: what the child itself recorded."""
+
+    code: int
+    error: str | None
+    wrong_input: bool
+    seconds: float
+    peak_gigabytes: float | None
+    facts: dict[str, Any]
+
+
+def start(task: Task, log: Path | None, environment: dict[str, str]) -> Child:
+    """Start a child that tells people in ``log``, or here.
+
+    One that is not attended has a session of its own, so Ctrl-C reaches it through the end of its input alone: once.
+    """
+    with ExitStack() as stack:
+        errors = None if log is None else stack.enter_context(log.open("ab"))
+        process = subprocess.Popen(
+            task.command(),
+            stdin=None if task.attended else subprocess.PIPE,
+            stdout=None if task.attended else subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, **environment},
+            start_new_session=not task.attended,
+        )
+    return Child(task, process, time.monotonic())
+
+
+def look(child: Child) -> Ended | None:
+    """How the child ended, or None while it is at work. Its peak memory is the system's record of this child."""
+    process, peak = child.process, None
+    if process.returncode is None:
+        if hasattr(os, "wait4"):
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid == 0:
+                return None
+            process.returncode = os.waitstatus_to_exitcode(status)
+            # Kilobytes on Linux, bytes on macOS.
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+        elif process.poll() is None:
+            return None
+    if process.stdin is not None:
+        process.stdin.close()
+    code = int(process.returncode or 0)
+    file = Path(child.task.facts)
+    facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    error, wrong_input = facts.pop("error", None), bool(facts.pop("input", False))
+    if error is None and code not in (0, 130):
+        by = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"code {code}"
+        error = f"its process was ended by {by}" + (", as happens when memory runs out" if code == -9 else "")
+    return Ended(code, error, wrong_input, time.monotonic() - child.started, peak, facts)
+
+
+def wait(child: Child) -> Ended:
+    """How the child ended, once it has; it is stopped when waiting is."""
+    try:
+        while (ended := look(child)) is None:
+            time.sleep(LOOK)
+    except BaseException:
+        stop([child])
+        raise
+    return ended
+
+
+def stop(children: Sequence[Child]) -> None:
+    """Let children stop where they are and tidy up; kill those that do not. They are left for ``look``."""
+    for child in children:
+        if child.process.stdin is not None:
+            child.process.stdin.close()
+    deadline = time.monotonic() + PATIENCE
+    for child in children:
+        while _at_work(child.process):
+            if time.monotonic() > deadline:
+                child.process.kill()
+            time.sleep(0.05)
+
+
+def _at_work(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a child has not ended yet; what it used stays to be read."""
+    if process.returncode is not None:
+        return False
+    if not hasattr(os, "waitid"):
+        return process.poll() is None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
