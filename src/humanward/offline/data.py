@@ -63,7 +63,7 @@ def pairs(preferences: Iterable[Preference], unfinished: Unfinished = ()) -> lis
             tuple(pair.rejected for pair in group.pairs),
             tuple(pair.weight for pair in group.pairs),
         )
-        for group in group_by_prompt(p for p in preferences if not p.tie)
+        for group in group_by_prompt(p for p in preferences if not p.tie and p.weight > 0)
     ]
 
 
