@@ -16,8 +16,6 @@ WANTED = 5
 """Preferred texts hold the word w5, the others do not; otherwise they are alike."""
 ASKED = 300
 
-RATES = {"sft": 0.01, "dpo": 0.01, "ipo": 0.01, "orpo": 0.01, "kto": 0.01}
-
 
 def train(algorithm: str, *, shuffled: bool = False) -> OfflineTrainer:
     """160 pairs to learn from, 150 held out."""
@@ -25,9 +23,7 @@ def train(algorithm: str, *, shuffled: bool = False) -> OfflineTrainer:
     trainer = OfflineTrainer(
         tiny.with_policy(tiny.shared_base()),
         algorithm,
-        OfflineConfig(
-            epochs=3, learning_rate=RATES[algorithm], max_tokens=32, beta=1.0 if algorithm == "orpo" else 0.1
-        ),
+        OfflineConfig(epochs=3, learning_rate=0.01, max_tokens=32, beta=1.0 if algorithm == "orpo" else 0.1),
         groups_of(algorithm, made),
         groups_of(algorithm, held_out),
         seed=0,
@@ -50,10 +46,13 @@ def share_with_the_word(trainer: OfflineTrainer, role: str) -> float:
 
 @pytest.mark.parametrize("algorithm", ["dpo", "ipo", "orpo", "kto"])
 def test_what_is_preferred_becomes_common(algorithm: str) -> None:
-    """Held-out pairs are told apart, and the word comes into answers: of 300 paired ones the standard error is .03."""
+    """Held-out pairs are told apart, and the word comes into answers: of 300 paired ones the standard error is .03.
+
+    KTO's accuracy compares responses to different prompts, whose likelihoods differ for other reasons too.
+    """
     trainer = train(algorithm)
     first, last = trainer.history[0], trainer.history[-1]
-    assert last["offline/validation_accuracy"] > 0.9
+    assert last["offline/validation_accuracy"] > (0.8 if algorithm == "kto" else 0.9)
     assert last["offline/validation_loss"] < first["offline/validation_loss"]
     assert last["offline/validation_margin"] > first["offline/validation_margin"]
     assert share_with_the_word(trainer, "policy") > share_with_the_word(trainer, "reference") + 0.15
