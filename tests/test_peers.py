@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "peers"))
 import analysis
 import settings
 
+from humanward.config import parse_config
+
 PEERS = settings.HERE
 
 # In sqrt(KL) these lie at 0, 1, 2 with rewards 0, 1, 3: slopes 1 and 2.
@@ -116,6 +118,22 @@ def test_jobs_alternate_between_the_sides() -> None:
     assert len(jobs) == len({job.name for job in jobs}) == 16
     assert [job.name for job in jobs[:2]] == ["ppo-ours-kl0.1-seed0", "ppo-theirs-kl0.1-seed0"]
     assert [job.implementation for job in jobs[:2]] == ["humanward", "trl-1.12.0"]
+
+
+@pytest.mark.parametrize("algorithm", settings.ALGORITHMS)
+def test_our_configuration_asks_for_the_shared_settings(algorithm: str) -> None:
+    values = settings.our_config(settings.Job(algorithm, "ours", 0.3, 2), Path("reward"), Path("pairs.jsonl"))
+    config = parse_config(values)
+    assert (config.seed, config.algorithm, config.model.dtype) == (2, algorithm, "float32")
+    assert (config.lora.rank, config.lora.alpha) == (16, 32)
+    assert config.sampling.max_new_tokens == 32
+    if algorithm == "dpo":
+        assert (config.offline.beta, config.offline.warmup_fraction, config.offline.epochs) == (0.3, 0.0, 2)
+    else:
+        # 8 rollouts of 64 are the 512 episodes that everybody has.
+        assert config.ppo.steps * config.ppo.rollout_size == 512
+        assert config.ppo.samples_per_prompt == (1 if algorithm == "ppo" else 4)
+        assert (config.ppo.kl_controller, config.ppo.kl_coef, config.ppo.anchor_scores) == ("fixed", 0.3, False)
 
 
 def test_a_missing_environment_is_named_with_its_remedy(tmp_path: Path) -> None:

@@ -81,6 +81,54 @@ def all_jobs(algorithms: tuple[str, ...], kl_coefs: tuple[float, ...], seeds: in
     ]
 
 
+def our_config(job: Job, reward: Path, pairs: Path) -> dict[str, Any]:
+    """The job as configuration values of humanward. What is not named here keeps its default."""
+    s = SETTINGS
+    values: dict[str, Any] = {
+        "seed": job.seed,
+        "algorithm": job.algorithm,
+        "model": {"policy": MODEL, "dtype": "float32"},
+        "lora": {"rank": s["lora_rank"], "alpha": s["lora_alpha"]},
+        "sampling": {"max_new_tokens": s["max_new_tokens"], "temperature": s["temperature"]},
+        "reward": {"source": "classifier", "classifier": str(reward), "label": LABEL, "output": "logit"},
+    }
+    if job.algorithm == "dpo":
+        values["feedback"] = {"source": "preferences", "path": str(pairs)}
+        values["offline"] = {
+            "epochs": s["dpo_epochs"],
+            "batch_size": 16,
+            "learning_rate": s["learning_rate"],
+            "warmup_fraction": 0.0,
+            "max_tokens": s["dpo_max_tokens"],
+            "beta": job.kl_coef,
+            "validation_fraction": 0.0,
+        }
+        return values
+    same = (
+        "rollout_size",
+        "minibatch_size",
+        "epochs",
+        "learning_rate",
+        "adam_epsilon",
+        "max_gradient_norm",
+        "clip_range",
+    )
+    values["ppo"] = {
+        **{key: s[key] for key in same},
+        "steps": s["rollouts"],
+        "kl_controller": "fixed",
+        "kl_coef": job.kl_coef,
+        "missing_eos_penalty": 0.0,
+        "anchor_scores": False,
+    }
+    if job.algorithm == "ppo":
+        values["ppo"] |= {key: s[key] for key in ("value_clip_range", "value_coef", "gamma", "gae_lambda")}
+    else:
+        values["ppo"]["samples_per_prompt"] = s["samples_per_prompt"]
+    values["best_of_n"] = {"prompts": 0}
+    return values
+
+
 def peer_python(venvs: Path, peer: str) -> Path:
     """The interpreter of a peer's virtual environment; SystemExit with the remedy where there is none."""
     python = venvs / peer / "bin" / "python"
