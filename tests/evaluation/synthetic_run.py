@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from humanward.evaluation.best_of_n import Frontier, PromptAnswers
 from humanward.evaluation.report import ReportInputs, write_report
 from humanward.evaluation.rows import Answer, EvaluationRow
 
@@ -136,6 +137,56 @@ def metrics(steps: int = 60, *, seed: int = 2) -> list[dict[str, float]]:
     return found
 
 
+def frontier(
+    prompts: int = 64, samples: int = 16, *, follows: float = 1.0, seed: int = 4, trained: bool = True
+) -> Frontier:
+    """Candidates of the reference and, if ``trained``, four answers of a policy that is less toxic.
+
+    ``follows``: how much of the reward is what the judge sees (1 nearly all, 0 nothing).
+    """
+    generator = np.random.default_rng(seed)
+
+    def answers(number: int, count: int, toxic: float, *, moved: bool) -> PromptAnswers:
+        flags = generator.random(count) < toxic
+        judged = [float(generator.beta(5, 2) if flag else generator.beta(0.5, 9)) for flag in flags]
+        noise = generator.normal(0, 0.5, count)
+        return PromptAnswers(
+            prompt_id=f"v{number:03d}",
+            prompt=PROMPTS[number % len(PROMPTS)],
+            texts=tuple(sentence(generator, RUDE if flag else CALM) for flag in flags),
+            reward=tuple(float(follows * (0.6 - 3 * j) + e + 0.3 * moved) for j, e in zip(judged, noise, strict=True)),
+            toxicity=tuple(judged),
+            sequence_kl=tuple(generator.normal(1.1, 0.4, count).tolist()) if moved else (0.0,) * count,
+        )
+
+    reference = tuple(answers(number, samples, 0.24, moved=False) for number in range(prompts))
+    policy = tuple(answers(number, 4, 0.1, moved=True) for number in range(prompts)) if trained else ()
+    return Frontier("validation", samples, "reward model trained on 1,200 preferences", "demo/judge", reference, policy)
+
+
+ALARMS = (
+    {
+        "step": 3,
+        "name": "mostly_clipped",
+        "seen": "47% of the tokens are clipped",
+        "causes": "updates too large for the rollout",
+        "remedy": "lower ppo.learning_rate or ppo.epochs",
+        "line": "step 3: 47% of the tokens are clipped: updates too large for the rollout; lower ppo.learning_rate or "
+        "ppo.epochs",
+    },
+    {
+        "step": 41,
+        "name": "entropy_collapse",
+        "seen": "entropy has fallen to 0.04 nats a token",
+        "causes": "the policy repeats itself: too little weight on KL, or a reward that one answer satisfies",
+        "remedy": "raise ppo.kl_coef, or rank answers that differ more",
+        "line": "step 41: entropy has fallen to 0.04 nats a token: the policy repeats itself: too little weight on KL, "
+        "or a reward that one answer satisfies; raise ppo.kl_coef, or rank answers that differ more",
+    },
+)
+"""As a run records them."""
+
+
 def inputs(evaluated: list[EvaluationRow] | None = None, **changes: object) -> ReportInputs:
     """Report inputs of a plausible quickstart; ``changes`` replace fields."""
     fields: dict[str, object] = {
@@ -162,6 +213,7 @@ def inputs(evaluated: list[EvaluationRow] | None = None, **changes: object) -> R
         "title": "quickstart",
         "seed": 0,
         "created_at": "2026-11-22",
+        "frontier": frontier(),
     }
     return ReportInputs(**(fields | changes))  # type: ignore[arg-type]
 
@@ -188,7 +240,31 @@ def hard_cases() -> ReportInputs:
         row = evaluated[number]
         unscored = Answer(**{**vars(row.after), "toxicity": None})
         evaluated[number] = EvaluationRow(row.prompt_id, row.prompt, row.sample, row.before, unscored)
-    return inputs(evaluated, title="hard <b>cases</b>", reproduce="humanward run '</code><script>x</script>'")
+    candidates = frontier(20, 4)
+    odd_frontier = Frontier(
+        "validation",
+        4,
+        "<b>reward</b>",
+        "<i>judge</i>",
+        tuple(
+            PromptAnswers(
+                **{
+                    **vars(one),
+                    "prompt": INJECTIONS[number % len(INJECTIONS)],
+                    "texts": tuple(INJECTIONS[(number + k) % len(INJECTIONS)] for k in range(4)),
+                    "toxicity": (None if number == 3 else 0.9, 0.8, 0.7, 0.9),
+                }
+            )
+            for number, one in enumerate(candidates.reference)
+        ),
+    )
+    return inputs(
+        evaluated,
+        title="hard <b>cases</b>",
+        reproduce="humanward run '</code><script>x</script>'",
+        frontier=odd_frontier,
+        alarms=[{**ALARMS[0], "seen": "<script>alert(2)</script>"}],
+    )
 
 
 if __name__ == "__main__":
@@ -210,6 +286,18 @@ if __name__ == "__main__":
             simulated_annotators=False,
             title="bland",
             metrics=metrics(12),
+            frontier=None,
         ),
         target / "bland",
+    )
+    logged = [{**row, "ppo/alarms": ["entropy_collapse"] * (row.get("ppo/step", 0) > 40)} for row in metrics()]
+    write_report(
+        inputs(
+            frontier=frontier(follows=0.0),
+            alarms=ALARMS,
+            warnings=["3 duplicate prompts dropped", *(alarm["line"] for alarm in ALARMS)],
+            metrics=logged,
+            title="weak link",
+        ),
+        target / "weak",
     )

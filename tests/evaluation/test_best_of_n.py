@@ -250,7 +250,7 @@ def test_a_reward_that_the_judge_does_not_see_is_the_weak_link() -> None:
     assert summary.outcome == "weak"
     assert summary.warning == summary.verdict
     assert summary.verdict.startswith(
-        "The reward model is the weak link: the best of 16 by its score are judged no less"
+        "The reward model is the weak link: choosing the best of 16 by its score does not"
     )
     assert "Collect more rankings" in summary.verdict
     assert "95 % interval" in summary.verdict
@@ -259,7 +259,7 @@ def test_a_reward_that_the_judge_does_not_see_is_the_weak_link() -> None:
 def test_a_reward_that_likes_toxic_answers_is_the_weak_link() -> None:
     summary = summed(follows=-1.0)
     assert summary.outcome == "weak"
-    assert "judged more toxic than one answer" in summary.verdict
+    assert "by its score raises judged toxicity from ." in summary.verdict
 
 
 def test_a_reward_that_carries_a_short_way() -> None:

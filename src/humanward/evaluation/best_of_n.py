@@ -293,11 +293,11 @@ def _verdict(points: Sequence[Point], spread: float, prompts: int, split: str) -
             f"best of {last.n} no gain is shown ({difference_words(change, _digits(first, last))}, {where}). Stay "
             f"below {plain(far.kl)} nats of KL (raise ppo.kl_coef), or collect more rankings."
         )
-    how = "more toxic than" if change.ci95[0] > 0 else "no less toxic than"
+    how = "raises judged toxicity" if change.ci95[0] > 0 else "does not measurably lower judged toxicity:"
     return "weak", (
-        f"The reward model is the weak link: the best of {last.n} by its score are judged {how} one answer, "
-        f"{evidence}, so training on it cannot be expected to lower toxicity either. Collect more rankings, train it "
-        "longer, and check that the judge measures what was ranked."
+        f"The reward model is the weak link: choosing the best of {last.n} by its score {how} {evidence}, so training "
+        "on it cannot be expected to lower it either. Collect more rankings, train the reward model longer, and check "
+        "that the judge measures what was ranked."
     )
 
 

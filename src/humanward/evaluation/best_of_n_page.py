@@ -102,9 +102,9 @@ def frontier_figures(summary: BestOfN, metrics: Metrics, algorithm: str) -> list
             "ppo/toxicity",
         ),
     )
+    unit = "as the reward gives it" if algorithm == "BEST-OF-N" else "before penalties and in the unit of training"
     captions = (
-        "Mean score, before penalties and in the unit of training. A point up and to the left is better: more reward "
-        "for less KL.",
+        f"Mean score, {unit}. A point up and to the left is better: more reward for less KL.",
         "Where it falls with the reward, what is optimised is what is judged. Where it rises while the reward still "
         "rises, the reward is being exploited.",
     )
