@@ -86,8 +86,28 @@ def training_curves(metrics: Metrics, kl_budget: float | None, *, bought: bool =
             {"ppo/explained_variance": "explained variance"},
             "Share of the returns’ variance that the critic predicts.",
         ),
+        *_off_policy_curves(metrics),
     ]
     return [figure for figure in figures if figure is not None]
+
+
+def _off_policy_curves(metrics: Metrics) -> list[Figure | None]:
+    """Loss, accuracy, margin and likelihood, on the batches learnt from and on held-out prompts."""
+    wanted = (
+        ("Loss", "loss", "What was minimised, before each step."),
+        ("Accuracy", "accuracy", "Share of the pairs whose preferred response has the higher implicit reward."),
+        ("Margin", "margin", "Implicit reward of the preferred responses less that of the others."),
+        (
+            "Log-probability of the preferred responses",
+            "chosen_logprob",
+            "Nats a token. If it falls while the margin rises, probability moves to responses that nobody ranked.",
+        ),
+    )
+    sides = {"offline/": "trained on", "offline/validation_": "held out"}
+    return [
+        _chart(metrics, title, {f"{side}{name}": words for side, words in sides.items()}, caption)
+        for title, name, caption in wanted
+    ]
 
 
 def health_curves(metrics: Metrics) -> list[Figure]:
@@ -97,6 +117,9 @@ def health_curves(metrics: Metrics) -> list[Figure]:
         ("Value loss", "ppo/value_loss", "Clipped squared error of the critic."),
         ("Clip fraction", "ppo/clip_fraction", "Share of tokens whose ratio left the clip range."),
         ("KL a token", "ppo/kl", "Nats a token, mean over the real tokens."),
+        ("Gradient norm", "offline/gradient_norm", "Before it is clipped."),
+        ("Learning rate", "offline/learning_rate", "With its warm-up."),
+        ("Reference point", "offline/reference_point", "Nats a response: KTO’s estimate of KL, never below 0."),
     )
     figures = [_chart(metrics, title, {name: title}, words) for title, name, words in wanted]
     return [figure for figure in figures if figure is not None]
@@ -152,7 +175,7 @@ def _chart(
     series = [
         Series(label, *column(metrics, name), kind)
         for (name, label), kind in zip(names.items(), kinds, strict=False)
-        if any(name in row for row in metrics)
+        if any(row.get(name) is not None for row in metrics)
     ]
     picture = line_chart(series, title=title, x_label="step", limit=limit, include_zero=include_zero)
     if not picture:

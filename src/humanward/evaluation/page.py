@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from humanward.config import OFF_POLICY
 from humanward.evaluation import numerals
 from humanward.evaluation.best_of_n import BestOfN, Frontier
 from humanward.evaluation.best_of_n_page import best_of_n_shown
@@ -57,6 +58,8 @@ def render_page(
     assert source is not None
     context = {
         "report": report,
+        "off_policy": report["algorithm"] in OFF_POLICY,
+        "rewarded": report["reward_model"] is not None or report["algorithm"] not in OFF_POLICY,
         "summary": summary,
         "moved": MOVED,
         "style": Markup(source.get_source(environment, "report.css")[0]),

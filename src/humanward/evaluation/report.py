@@ -139,7 +139,8 @@ def closing_lines(report: Mapping[str, Any], path: str | Path | None = None) -> 
 def _kl_remark(kl: Mapping[str, Any]) -> str:
     if kl["analytic"]:
         return "an upper bound: log n - (n - 1)/n"
-    return f"budget {plain(kl['budget'], 1)}, at start {plain(kl['at_start'], 3)}"
+    budget = "no budget" if kl["budget"] is None else f"budget {plain(kl['budget'], 1)}"
+    return f"{budget}, at start {plain(kl['at_start'], 3)}"
 
 
 def _arrow(fluency: Mapping[str, Any], name: str, words: Any = decimal) -> str:

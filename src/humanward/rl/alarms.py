@@ -8,7 +8,6 @@ import torch
 
 from humanward.alarm import Alarm
 
-
 # Measured on the demo policy in bfloat16: over 5,000 tokens, packed in two ways, a mean of 4e-4 and a maximum of .09 at
 # the start, a mean of up to 2e-3 late in training. A forgotten temperature or dropout left on give a mean above 2e-2.
 START_TOLERANCE = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (5e-3, 0.5)}

@@ -17,6 +17,7 @@ from humanward.records import Prompt
 from humanward.reward.sources import RewardSource
 from humanward.stages.best_of_n import best_places, draw_candidates, write_test_frontier
 from humanward.stages.context import EVALUATION_SEED, Run
+from humanward.stages.scoring import measures_reward
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def run_evaluate(run: Run) -> None:
     prompts = run.prompts("test")[: config.evaluation.prompts]
     asked = [prompt for prompt in prompts for _ in range(config.evaluation.samples)]
     rewards: dict[str, RewardSource] = {"toxicity": run.classifier("judge")}
-    rewards["reward"] = run.classifier("reward") if config.reward.source == "classifier" else run.reward_model()
+    if measures_reward(run):
+        rewards["reward"] = run.classifier("reward") if config.reward.source == "classifier" else run.reward_model()
     if run.folder.stages().get("feedback", {}).get("gold") is not None:
         rewards["gold"] = run.gold()
     chosen = config.best_of_n.samples if config.algorithm == "best-of-n" else 2

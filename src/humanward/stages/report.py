@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from humanward.alarm import Alarm
-from humanward.config import ON_POLICY
+from humanward.config import OFF_POLICY, ON_POLICY, RunConfig
 from humanward.evaluation.best_of_n import Frontier, read_frontier
 from humanward.evaluation.report import ReportInputs, write_report
-from humanward.evaluation.rows import read_rows
+from humanward.evaluation.rows import EvaluationRow, read_rows
 from humanward.stages.best_of_n import FRONTIER
 from humanward.stages.context import Run
+from humanward.stages.off_policy import NO_REWARD
 from humanward.stages.scoring import reward_name
 
 LIBRARIES = ("humanward", "torch", "transformers", "peft", "numpy", "scipy")
@@ -29,18 +31,22 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
     trained = config.reward.source == "trained" and "reward" in stages
     feedback = stages.get("feedback", {})
     choosing, n = config.algorithm == "best-of-n", config.best_of_n.samples
+    rows = read_rows(folder.file("evaluation.jsonl"))
     seconds: dict[str, float | None] = {
         name: stages[name]["seconds"] if name in stages else None for name in ("sample", "reward", "align", "evaluate")
     }
     seconds["feedback"] = feedback.get("seconds")
     seconds["total"] = sum(record["seconds"] for record in stages.values())
     inputs = ReportInputs(
-        rows=read_rows(folder.file("evaluation.jsonl")),
+        rows=rows,
         metrics=folder.metrics(),
         reward_model=_reward_facts(stages["reward"]) if trained else None,
-        kl={"at_start": align["kl_at_start"], "budget": None if choosing else config.ppo.kl_budget},
+        kl={
+            "at_start": align["kl_at_start"],
+            "budget": config.ppo.kl_budget if config.algorithm in ON_POLICY else None,
+        },
         judge=config.evaluation.judge,
-        reward_source=reward_name(config),
+        reward_source=_reward_source(config, rows),
         gold_source=feedback.get("gold"),
         simulated_annotators=bool(feedback.get("simulated", False)),
         warnings=_warnings(stages),
@@ -58,6 +64,15 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
     report = write_report(inputs, folder.path)
     folder.finish("report", time.perf_counter() - started)
     return report
+
+
+def _reward_source(config: RunConfig, rows: Sequence[EvaluationRow]) -> str:
+    """What the report calls the reward; off-policy runs learn from preferences, and a reward at most watches."""
+    if config.algorithm not in OFF_POLICY:
+        return reward_name(config)
+    if all(row.after.reward is None for row in rows):
+        return NO_REWARD
+    return f"preferences; {reward_name(config)} only watched"
 
 
 def _frontier(run: Run) -> Frontier | None:
@@ -83,6 +98,9 @@ def _warnings(stages: dict[str, dict[str, Any]]) -> list[str]:
         for key, words in (("duplicates", "duplicate prompts"), ("too_long", "prompts longer than the limit"))
         if prompts.get(key)
     ]
+    feedback = stages.get("feedback", {})
+    if feedback.get("source") == "preferences" and feedback.get("identical"):
+        lines.append(f"{feedback['identical']} pairs with two identical sides dropped")
     lines += stages["align"]["warnings"]
     if cut := stages["evaluate"].get("truncated"):
         lines.append(f"{cut} texts were longer than the judge reads and were cut at their end")

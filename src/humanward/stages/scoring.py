@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from humanward.config import RunConfig
+from humanward.config import OFF_POLICY, RunConfig
 from humanward.models.tokens import Tokens
 from humanward.records import Completion, Prompt, read_jsonl
 from humanward.rl.rollouts import Scorer, respond
@@ -18,6 +18,17 @@ def reward_name(config: RunConfig) -> str:
     if config.reward.source == "classifier":
         return config.reward.classifier
     return config.reward.model or "reward model trained on the rankings"
+
+
+def measures_reward(run: Run) -> bool:
+    """Whether evaluation records a reward: off-policy runs have one only where a model or classifier lies ready."""
+    reward = run.config.reward
+    return (
+        run.config.algorithm not in OFF_POLICY
+        or reward.source == "classifier"
+        or reward.model is not None
+        or run.folder.file("reward_model").exists()
+    )
 
 
 def build_scorer(run: Run, prompts: Sequence[Prompt]) -> Scorer:
