@@ -249,18 +249,25 @@ def test_the_first_log_ratio_is_within_1e_5_in_float32_whatever_the_packing(
         assert float((other - packed[0]).abs().max()) <= 1e-5
 
 
-def test_in_bfloat16_packing_stays_within_a_mean_of_1e_3_and_a_maximum_of_5e_2() -> None:
-    """On the tiny model; what larger ones show, and why the alarm is wider, stands in docs/ppo.md."""
-    base = tiny.with_policy(tiny.shared_base(dtype="bfloat16"), moved=0.1)
-    trainer, _ = make_trainer(numbers, base=base, sampling={**RAGGED, "temperature": 3.0}, rollout_size=32)
-    _, rollout = step(trainer)
-    with base.role("policy"):
-        whole, single = (
-            judge_tokens(base, rollout.tokens, None, temperature=3.0, micro_batch=size)[0] for size in (32, 1)
-        )
-    difference = (whole - single).abs()[rollout.tokens.response_mask]
-    assert float(difference.mean()) <= 1e-3
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_in_bfloat16_packing_stays_within_a_mean_of_1e_3_and_a_maximum_of_5e_2(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured: 4e-4 and .03. What larger models show, and why the alarm is wider, stands in docs/ppo.md."""
+    base = tiny.with_policy(tiny.shared_base(name, dtype="bfloat16"), moved=0.1)
+    trainer, alarms = make_trainer(
+        numbers,
+        base=base,
+        sampling={"max_new_tokens": 24},
+        rollout_size=32,
+        minibatch_size=32,
+        micro_batch_size=1,
+        epochs=1,
+    )
+    difference = first_log_ratios(trainer, monkeypatch).abs()
+    assert 0 < float(difference.mean()) <= 1e-3
     assert float(difference.max()) <= 0.05
+    assert "ratio_at_start" not in {alarm.name for alarm in alarms}
 
 
 # --- what is learnt, and how often -------------------------------------------------------------------------------
