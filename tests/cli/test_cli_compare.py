@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -159,7 +160,7 @@ def test_each_run_is_a_run_directory(made: tuple[Path, Outcome]) -> None:
 def test_page_and_terminal(made: tuple[Path, Outcome]) -> None:
     out, outcome = made
     page = (out / "compare.html").read_text(encoding="utf-8")
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "<script" not in page
     lines = outcome.out.strip().splitlines()
     assert len(lines) <= 12
@@ -234,7 +235,7 @@ def test_a_failed_run_is_named_and_in_no_mean(copied: Path, config: Path) -> Non
     assert found["pairs"][0]["seeds"] == [1]
     assert any("rloo seed 0 failed" in warning for warning in found["warnings"])
     assert "1 of 4 runs did not finish" in outcome.out
-    assert "rloo        1 of 2" in outcome.out
+    assert re.search(r"^rloo +1 of 2 ", outcome.out, flags=re.MULTILINE)
     # Where the cause is gone, the same command mends it.
     shutil.rmtree(run)
     assert humanward("compare", config, "--algorithms", "ppo,rloo", "--seeds", 2, "--out", copied).code == 0

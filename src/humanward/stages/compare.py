@@ -17,7 +17,7 @@ from typing import Any
 from humanward.config import ALGORITHMS, OFF_POLICY, RunConfig
 from humanward.errors import InputError, writing
 from humanward.progress import Reporter
-from humanward.run_dir import open_run, write_text
+from humanward.run_dir import STAGES, open_run, write_text
 from humanward.stages.compare_child import Task
 from humanward.stages.compare_folder import FILES_OF, CompareDir, Slot
 from humanward.stages.compare_plan import SHARED_BY, Plan
@@ -63,8 +63,8 @@ def _share(plan: Plan, folder: CompareDir, reporter: Reporter) -> None:
     config = plan.shared()
     wanted = {stage for name in plan.algorithms for stage in stages_of(plan.config(name, plan.seeds[0]))}
     stages = tuple(name for name in FILES_OF if name in {*wanted, *stages_of(config)})
-    began = folder.shared.exists()
-    run = open_run(folder.shared, config)
+    began = (folder.shared / STAGES).exists()
+    run = open_run(folder.shared, None if began else config)
     if all(name in run.stages() for name in stages):
         reporter.say("compare: the shared stages finished before, not run again")
         return

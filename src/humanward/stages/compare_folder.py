@@ -115,7 +115,7 @@ class CompareDir:
         wanted += [(self.slot(name, seed).path, plan.config(name, seed)) for name, seed in self.present()]
         for folder, config in wanted:
             file = folder / CONFIG
-            if file.exists() and (present := load_config(file)).to_toml() != config.to_toml():
+            if (folder / STAGES).exists() and (present := load_config(file)).to_toml() != config.to_toml():
                 raise InputError(_refusal(self.path, folder.name, present, config))
 
     def check_origin(self, slot: Slot) -> None:
