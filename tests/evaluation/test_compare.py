@@ -233,6 +233,7 @@ def test_warnings() -> None:
     assert "different budgets (ppo.epochs)" in warned(*PPO, *RLOO, settings=settings)
     assert "different budgets" not in warned(*PPO, *RLOO)
     assert "different numbers of threads (1, 2)" in warned(PPO[0], replace(PPO[1], threads=(2,)))
+    assert "could not be drawn, so nothing is compared with it: x" in warned(*PPO, frontier_error="x")
     assert "The judge is the reward" in warned(*PPO, judge="x", reward_source="x")
     other = [replace(row, before=answer(0.5, text="other")) for row in RLOO[0].rows]
     assert "Seed 0: the answers before training are not the same" in warned(*PPO, replace(RLOO[0], rows=other))

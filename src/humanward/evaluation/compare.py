@@ -36,7 +36,8 @@ class ComparisonInputs:
     """Everything a comparison is made of. ``runs`` in the order of their algorithms as they shall appear.
 
     ``shared``: facts of the shared stages, as they shall be printed. ``settings``: by algorithm, the options that it
-    uses as ``section.option``. ``frontier``: the best of n of the reference on the test prompts.
+    uses as ``section.option``. ``frontier``: the best of n of the reference on the test prompts, or None with
+    ``frontier_error`` where drawing it failed.
     """
 
     title: str
@@ -54,6 +55,7 @@ class ComparisonInputs:
     config_toml: str
     seed: int
     created_at: str = ""
+    frontier_error: str | None = None
 
 
 def build_comparison(inputs: ComparisonInputs) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def build_comparison(inputs: ComparisonInputs) -> dict[str, Any]:
         "pairs": _pairs(by_name),
         "runs": [_run(run, by_name[run.algorithm]) for run in inputs.runs],
         "frontier": None if frontier is None else asdict(replace(frontier, policy=None, policy_verdict=None)),
+        "frontier_error": inputs.frontier_error,
         "shared": dict(inputs.shared),
         "settings": {name: dict(values) for name, values in inputs.settings.items()},
         "differing": _differing(inputs.settings),

@@ -99,6 +99,8 @@ def warnings(content: Content) -> list[str]:
     found += _budget_warnings(content)
     found += independence_warnings(content["judge"], content["reward"], content["gold"]["source"])
     frontier = content["frontier"]
+    if content["frontier_error"]:
+        found.append(f"The best of n could not be drawn, so nothing is compared with it: {content['frontier_error']}")
     if frontier is not None and frontier["warning"]:
         found.append(frontier["warning"])
     if missing := [name for name, one in content["algorithms"].items() if one["unscored_prompts"]]:

@@ -37,10 +37,12 @@ def comparison_inputs(folder: CompareDir, plan: Plan, command: str) -> Compariso
     stages = open_run(folder.shared, None).stages()
     feedback = stages.get("feedback", {})
     seeds = {run.seed for run in runs}
+    frontier, attempts = _frontier(folder, plan), folder.frontier.attempts() if plan.frontier else []
     return ComparisonInputs(
         title=f"{config.model.policy}: {len(plan.algorithms)} algorithms, {len(seeds)} seeds",
         runs=runs,
-        frontier=_frontier(folder, plan),
+        frontier=frontier,
+        frontier_error=attempts[-1]["error"] if attempts and frontier is None else None,
         shared=_shared_facts(stages),
         settings={name: settings(plan.config(name, plan.seeds[0])) for name in plan.algorithms},
         judge=config.evaluation.judge,
