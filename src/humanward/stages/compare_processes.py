@@ -17,6 +17,7 @@ from typing import Any
 from humanward.stages.compare_child import Task
 
 PATIENCE = 60.0  # seconds that a child has to stop by itself
+GRACE = 3.0  # seconds after which an attended child, which the terminal's Ctrl-C should have reached, is told
 LOOK = 0.2  # seconds between looks at the children
 
 
@@ -101,10 +102,15 @@ def stop(children: Sequence[Child]) -> None:
     for child in children:
         if child.process.stdin is not None:
             child.process.stdin.close()
-    deadline = time.monotonic() + PATIENCE
+    began = time.monotonic()
     for child in children:
+        asked = not child.task.attended
         while _at_work(child.process):
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > GRACE and not asked:
+                child.process.send_signal(signal.SIGINT)
+                asked = True
+            if waited > PATIENCE:
                 child.process.kill()
             time.sleep(0.05)
 
