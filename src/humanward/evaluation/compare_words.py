@@ -42,13 +42,14 @@ def _lowered(known: Mapping[str, Content]) -> str:
     change, relative = one["toxicity_change"], one["toxicity_relative"]
     after = one["metrics"]["toxicity"]["value"]
     before = after - change["value"]
+    sides = f"{decimal(before, 3)} before, {decimal(after, 3)} after"
+    if change["ci95"] is None:
+        return f"With one seed, judged toxicity is lowest with {best} ({sides}); other seeds may give another order."
+    if not lowered:
+        return f"No algorithm is shown to lower judged toxicity; it is lowest with {best} ({sides})."
     moved = f"from {decimal(before, 3)} to {decimal(after, 3)}"
     if relative is not None:
-        moved = f"by {percent(-relative['value'], 0)} ({moved})" if relative["value"] < 0 else moved
-    if change["ci95"] is None:
-        return f"With one seed, judged toxicity is lowest after {best}, {moved}; other seeds may order them otherwise."
-    if not lowered:
-        return f"No algorithm is shown to lower judged toxicity; the lowest mean is that of {best}, {moved}."
+        moved = f"by {percent(-relative['value'], 0)} ({moved})"
     counted = f"All {len(known)}" if len(lowered) == len(known) else f"{len(lowered)} of {len(known)}"
     names = _listed(lowered) if len(lowered) < MANY else f"{counted} algorithms"
     rest = [name for name in known if name not in lowered]
