@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,16 +28,18 @@ def align_off_policy(run: Run) -> None:
     algorithm, config = run.config.algorithm, run.config.offline
     warnings: list[str] = []
     sounded: list[dict[str, Any]] = []
+    trainer: OfflineTrainer | None = None
 
     def warn(line: str) -> None:
         warnings.append(line)
         run.reporter.warn(line)
 
     def on_alarm(alarm: Alarm) -> None:
-        sounded.append({"step": trainer.steps_done, **asdict(alarm)})
-        warn(f"step {trainer.steps_done}: {alarm.line}")
+        step = 0 if trainer is None else trainer.steps_done
+        sounded.append({"step": step, **asdict(alarm)})
+        warn(f"step {step}: {alarm.line}")
 
-    training, validation = _groups(run, warn)
+    training, validation = _groups(run, on_alarm)
     trainer = OfflineTrainer(
         run.base(), algorithm, config, training, validation, seed=run.seed(ROLLOUT_SEED), on_alarm=on_alarm
     )
@@ -79,7 +81,7 @@ def live_words(metrics: Metrics) -> str:
     return words
 
 
-def _groups(run: Run, warn: Any) -> tuple[Sequence[Group], Sequence[Group]]:
+def _groups(run: Run, on_alarm: Callable[[Alarm], None]) -> tuple[Sequence[Group], Sequence[Group]]:
     """(what is learnt from, what is held out), of the kind that the algorithm learns from."""
     algorithm = run.config.algorithm
     if run.config.feedback.source == "ratings":
@@ -87,7 +89,7 @@ def _groups(run: Run, warn: Any) -> tuple[Sequence[Group], Sequence[Group]]:
         if algorithm == "sft":
             groups: list[Sequence[Group]] = [data.labelled_demonstrations(side) for side in sides]
         else:
-            groups = _labelled(run, [data.labels_of_ratings(side) for side in sides], warn)
+            groups = _labelled(run, [data.labels_of_ratings(side) for side in sides], on_alarm)
     else:
         preferences = _by_split(read_jsonl(run.folder.file(files.PREFERENCES), Preference))
         unfinished = _unfinished(run)
@@ -95,7 +97,7 @@ def _groups(run: Run, warn: Any) -> tuple[Sequence[Group], Sequence[Group]]:
             refused = _refused(run)
             groups = [data.demonstrations(side, unfinished, refused) for side in preferences]
         elif algorithm == "kto":
-            groups = _labelled(run, [data.labels_of_pairs(side, unfinished) for side in preferences], warn)
+            groups = _labelled(run, [data.labels_of_pairs(side, unfinished) for side in preferences], on_alarm)
         else:
             groups = [data.pairs(side, unfinished) for side in preferences]
     training, validation = groups
@@ -108,12 +110,14 @@ def _groups(run: Run, warn: Any) -> tuple[Sequence[Group], Sequence[Group]]:
     return training, validation
 
 
-def _labelled(run: Run, sides: Sequence[list[LabelledTexts]], warn: Any) -> list[Sequence[Group]]:
+def _labelled(
+    run: Run, sides: Sequence[list[LabelledTexts]], on_alarm: Callable[[Alarm], None]
+) -> list[Sequence[Group]]:
     """Both sides joined by responses to other prompts; held-out ones of a single prompt are left out."""
     config = run.config.offline
     weights = config.desirable_weight, config.undesirable_weight
     if alarm := alarms.unbalanced(*data.count_kinds(sides[0]), weights):
-        warn(alarm.line)
+        on_alarm(alarm)
     seed = run.seed(ROLLOUT_SEED)
     few = len({group.prompt.id for group in sides[1]}) < 2
     return [data.with_others(sides[0], seed), [] if few else data.with_others(sides[1], seed)]
