@@ -174,3 +174,67 @@ def test_losses_are_finite_however_far_apart() -> None:
     assert bool(torch.isfinite(orpo_loss(far[0], far[1], beta=1.0)).all())
     kinds = torch.tensor([True, False])
     assert bool(torch.isfinite(kto_loss(far[0], far[1], kinds, row(0.0)[0], beta=1.0)).all())
+
+
+# --- the optimum in closed form ------------------------------------------------------------------------------------
+
+REWARDS = row(1.5, -0.5, 0.25, 0.0, 2.0, -1.0)
+REFERENCE = row(0.05, 0.3, 0.1, 0.25, 0.1, 0.2)
+
+
+def optimum(loss) -> torch.Tensor:
+    """The policy over six responses that minimises ``loss(log p of the first, of the second, weights)``.
+
+    Every ordered couple of responses is a pair and weighs how often its first is preferred under the rewards,
+    sigmoid(r_i - r_j) (Bradley-Terry).
+    """
+    logits = torch.zeros(6, dtype=torch.float64, requires_grad=True)
+    first, second = (index.flatten() for index in torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij"))
+    weights = torch.sigmoid(REWARDS[first] - REWARDS[second])
+    solver = torch.optim.LBFGS(
+        [logits], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        solver.zero_grad()
+        logprobs, reference = logits.log_softmax(0), REFERENCE.log()
+        total = (weights * loss(logprobs[first], logprobs[second], reference[first], reference[second])).sum()
+        total.backward()
+        return total
+
+    solver.step(closure)
+    return logits.detach().softmax(0)
+
+
+def test_dpo_ends_at_the_optimum_of_reward_less_kl() -> None:
+    """p* is proportional to q exp(r / beta) (DPO, equation 4): what PPO would reach with the true reward."""
+    found = optimum(lambda *four: dpo_loss(*four, beta=0.5))
+    exact = REFERENCE * (REWARDS / 0.5).exp()
+    assert float((found - exact / exact.sum()).abs().sum()) / 2 < 1e-6
+    # With the reference forgotten it ends elsewhere, so the bar tells the two apart.
+    wrong = optimum(lambda w, r, qw, qr: dpo_loss(w, r, 0 * qw, 0 * qr, beta=0.5))
+    assert float((wrong - exact / exact.sum()).abs().sum()) / 2 > 0.05
+
+
+def test_ipo_ends_at_the_optimum_of_preference_less_kl() -> None:
+    """p* is proportional to q exp(P / beta), P_i how often response i is preferred to a random one (IPO, section 5).
+
+    By hand: a couple adds (h - c)^2 s + (h + c)^2 (1 - s) = h^2 - 2 c (2 s - 1) h + c^2 with c = 1 / (2 beta), h the
+    difference of log p/q and s how often the first is preferred. Least squares over all couples give
+    log p/q = mean over j of c (2 s_ij - 1) = (P_i - 1/2) / beta, up to a constant.
+    """
+    found = optimum(lambda *four: ipo_loss(*four, beta=0.2))
+    preferred = torch.sigmoid(REWARDS[:, None] - REWARDS[None, :]).mean(1)
+    exact = REFERENCE * (preferred / 0.2).exp()
+    assert float((found - exact / exact.sum()).abs().sum()) / 2 < 1e-6
+
+
+def test_smoothed_dpo_ends_nearer_to_the_reference() -> None:
+    """A quarter of the labels taken to be wrong: log odds of the preferences shrink, and so does KL."""
+
+    def kl(policy: torch.Tensor) -> float:
+        return float((policy * (policy / REFERENCE).log()).sum())
+
+    plain = optimum(lambda *four: dpo_loss(*four, beta=0.5))
+    smoothed = optimum(lambda *four: dpo_loss(*four, beta=0.5, label_smoothing=0.25))
+    assert 0 < kl(smoothed) < 0.5 * kl(plain)
