@@ -224,3 +224,38 @@ def test_my_preferences_runs(tiny: Path, tmp_path: Path) -> None:
     report = outcome.json()
     check_report(report, tmp_path / "run")
     check_reward_model(report, tmp_path / "run")
+
+
+def test_dpo_runs(tiny: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": prompt, "chosen": f"kindly {prompt}", "rejected": "go away"} for prompt in PROMPTS]
+    report = run_off_policy("dpo.toml", rows, tiny, tmp_path)
+    assert report["reward_model"] is None
+
+
+def test_kto_runs(tiny: Path, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": prompt, "completion": f"{'kindly' if kind else 'rudely'} {prompt}", "label": kind}
+        for prompt in PROMPTS
+        for kind in (True, False)
+    ]
+    run_off_policy("kto.toml", rows, tiny, tmp_path)
+
+
+def run_off_policy(name: str, rows: list[dict[str, Any]], tiny: Path, folder: Path) -> dict[str, Any]:
+    """Run an example on ``rows`` and check its report."""
+    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    outcome = run(
+        name,
+        folder / "run",
+        without=tuple(key for key in SMALL if key.startswith("ppo.")),
+        model__policy=tiny / "chat",
+        prompts__path=folder / "prompts.txt",
+        feedback__path=folder / "mine.jsonl",
+        offline__max_tokens=90,
+        evaluation__judge=tiny / "bert",
+        evaluation__judge_label="toxic",
+    )
+    report = outcome.json()
+    check_report(report, folder / "run")
+    return report
