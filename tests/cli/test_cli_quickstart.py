@@ -70,6 +70,18 @@ def test_ranked_by_hand_with_a_break(tmp_path: Path) -> None:
     assert [len(ranking["tiers"]) for ranking in rankings] == [4] + [3] * 9
 
 
+def test_another_algorithm_on_rankings_by_hand(tmp_path: Path) -> None:
+    settings = ["--set", "sampling.max_new_tokens=8", "--set", "evaluation.prompts=8", "--set", "offline.epochs=1"]
+    arguments = ("--algorithm", "dpo", "--rank-yourself", *settings, "--out", tmp_path / "run", "--json")
+    report = humanward("quickstart", *arguments, typed="b a c d\n" * 10).json()
+    assert report["algorithm"] == "dpo"
+    assert report["gold"]["simulated_annotators"] is False
+    assert report["reward"]["source"] == "preferences (no reward model)"
+    assert report["reproduce"].startswith("humanward quickstart --seed 0 --algorithm dpo --rank-yourself ")
+    steps = json.loads((tmp_path / "run" / "stages.json").read_text(encoding="utf-8"))["align"]["steps"]
+    assert steps == 3, "nine prompts to learn from, four a step"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -40,4 +40,6 @@ def quickstart_values(algorithm: str, reward: str, *, rank_yourself: bool, seed:
     if rank_yourself:
         values["feedback"] = {"source": "terminal", "prompts": 10}
         values["reward"] |= {"validation_fraction": 0.3, "batch_size": 4, "epochs": 6}
+        if algorithm in OFF_POLICY:
+            values["offline"] |= {"batch_size": 4, "epochs": 4}
     return values
