@@ -239,6 +239,8 @@ def test_warnings() -> None:
     assert "The judge is the reward" in warned(*PPO, judge="x", reward_source="x")
     other = [replace(row, before=answer(0.5, text="other")) for row in RLOO[0].rows]
     assert "Seed 0: the answers before training are not the same" in warned(*PPO, replace(RLOO[0], rows=other))
+    chosen = replace(RLOO[0], algorithm="best-of-n", rows=other)
+    assert "answers before training" not in warned(*PPO, chosen)
     report = {**(PPO[0].report or {}), "fluency": synthetic.report(PPO[0].rows, broken=True)["fluency"]}
     assert "ppo: limits on side effects did not hold in 1 of 2 runs: duplicate responses." in warned(
         replace(PPO[0], report=report), PPO[1]
