@@ -151,6 +151,7 @@ def test_each_run_is_a_run_directory(made: tuple[Path, Outcome]) -> None:
     run = made[0] / "runs" / "rloo-seed1"
     report = humanward("report", "--run", run, "--json").json()
     assert report["seed"] == 1
+    assert report["reproduce"].startswith("humanward compare "), "its configuration alone does not hold the shared seed"
     answer = humanward("chat", run, "--prompt", "what is a?", "--json").json()
     assert set(answer) == {"prompt", "before", "after", "toxicity"}
     told = json.loads((run / "report.json").read_text(encoding="utf-8"))

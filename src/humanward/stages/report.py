@@ -37,6 +37,9 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
     }
     seconds["feedback"] = feedback.get("seconds")
     seconds["total"] = sum(record["seconds"] for record in stages.values())
+    # A report made again keeps its command: a run of a comparison is not reproduced by its configuration alone.
+    earlier = stages.get("report", {}).get("reproduce")
+    command = reproduce or earlier or f"humanward run {folder.file('config.toml')} --out NEW_FOLDER"
     inputs = ReportInputs(
         rows=rows,
         metrics=folder.metrics(),
@@ -50,7 +53,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         gold_source=feedback.get("gold"),
         simulated_annotators=bool(feedback.get("simulated", False)),
         warnings=_warnings(stages),
-        reproduce=reproduce or f"humanward run {folder.file('config.toml')} --out NEW_FOLDER",
+        reproduce=command,
         versions=versions(),
         seconds=seconds,
         config_toml=config.to_toml(),
@@ -62,7 +65,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         alarms=[_alarm(**alarm) for alarm in align.get("alarms", ())],
     )
     report = write_report(inputs, folder.path)
-    folder.finish("report", time.perf_counter() - started)
+    folder.finish("report", time.perf_counter() - started, reproduce=command)
     return report
 
 
