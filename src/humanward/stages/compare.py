@@ -21,7 +21,7 @@ from humanward.run_dir import STAGES, open_run, write_text
 from humanward.stages.compare_child import Task
 from humanward.stages.compare_folder import FILES_OF, CompareDir, Slot
 from humanward.stages.compare_plan import SHARED_BY, Plan
-from humanward.stages.compare_processes import LOOK, Child, Ended, look, start, stop, wait
+from humanward.stages.compare_processes import LOOK, STOPPED, Child, Ended, look, start, stop, wait
 from humanward.stages.compare_report import write_comparison
 from humanward.stages.order import needed
 
@@ -73,7 +73,7 @@ def _share(plan: Plan, folder: CompareDir, reporter: Reporter) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         facts = str(Path(temporary) / "facts.json")
         ended = wait(start(Task(str(folder.shared), facts, stages, "", reporter.quiet, attended), None, {}))
-    if ended.code == 130:
+    if ended.code == STOPPED:
         raise KeyboardInterrupt
     if ended.error is None:
         return
@@ -139,7 +139,7 @@ def _run_all(
                         continue
                     active.remove((slot, child))
                     _record(slot, ended, jobs)
-                    if ended.code == 130:
+                    if ended.code == STOPPED:
                         raise KeyboardInterrupt
                     _tell(slot, ended, reporter)
                     write()

@@ -74,11 +74,11 @@ def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     warnings.filterwarnings("ignore")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-    if not task.attended:
-        threading.Thread(target=_stop_with_the_parent, daemon=True).start()
     facts: dict[str, Any] = {}
     code = 0
     try:
+        if not task.attended:
+            threading.Thread(target=_stop_with_the_parent, daemon=True).start()
         facts = work(task)
     except KeyboardInterrupt:
         code = 130

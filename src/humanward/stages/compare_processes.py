@@ -18,6 +18,7 @@ from humanward.stages.compare_child import Task
 
 PATIENCE = 60.0  # seconds that a child has to stop by itself
 GRACE = 3.0  # seconds after which an attended child, which the terminal's Ctrl-C should have reached, is told
+STOPPED = 130  # what a child that was stopped ends with
 LOOK = 0.2  # seconds between looks at the children
 
 
@@ -76,11 +77,12 @@ def look(child: Child) -> Ended | None:
             return None
     if process.stdin is not None:
         process.stdin.close()
-    code = int(process.returncode or 0)
+    # Python ends itself by the signal where an interruption meets it outside of any handler, as while it shuts down.
+    code = STOPPED if process.returncode == -signal.SIGINT else int(process.returncode or 0)
     file = Path(child.task.facts)
     facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     error, wrong_input = facts.pop("error", None), bool(facts.pop("input", False))
-    if error is None and code not in (0, 130):
+    if error is None and code not in (0, STOPPED):
         by = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"code {code}"
         error = f"its process was ended by {by}" + (", as happens when memory runs out" if code == -9 else "")
     return Ended(code, error, wrong_input, time.monotonic() - child.started, peak, facts)
