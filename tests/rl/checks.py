@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -89,6 +90,36 @@ def step(trainer: OnPolicyTrainer) -> tuple[dict[str, float], Rollout]:
 def gradients(trainer: OnPolicyTrainer) -> list[torch.Tensor]:
     """What the last update left."""
     return [p.grad.clone() for p in trainer.parameters]
+
+
+def everything(trainer: OnPolicyTrainer) -> dict[str, Any]:
+    """All that a step may change, copied."""
+    return copy.deepcopy(
+        {
+            "weights": {n: p.detach() for n, p in trainer.base.model.named_parameters()},
+            "head": trainer.value_head.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "rates": [group["lr"] for group in trainer.optimizer.param_groups],
+            "coef": trainer.kl.coef,
+            "steps": trainer.steps_done,
+        }
+    )
+
+
+def assert_same(left: Any, right: Any, path: str = "") -> None:
+    """Bitwise equality of nested dictionaries, lists, tensors and numbers."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left:
+            assert_same(left[key], right[key], f"{path}/{key}")
+    elif isinstance(left, list):
+        assert len(left) == len(right), path
+        for i, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{path}/{i}")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), path
+    else:
+        assert left == right, path
 
 
 def check_kl_starts_at_zero() -> None:
