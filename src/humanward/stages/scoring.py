@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from humanward.config import OFF_POLICY, RunConfig
+from humanward.models.base import SharedBase
 from humanward.models.tokens import Tokens
 from humanward.records import Completion, Prompt, read_jsonl
 from humanward.rl.rollouts import Scorer, respond
@@ -39,17 +40,31 @@ def build_scorer(run: Run, prompts: Sequence[Prompt]) -> Scorer:
         def score_tokens(_prompts: Sequence[Prompt], _texts: Sequence[str], tokens: Tokens) -> torch.Tensor:
             return model.score_tokens(tokens).to(tokens.response_ids.device)
 
-        return score_tokens
+        def score_cut(asked: Sequence[Prompt], texts: Sequence[str], tokens: Tokens) -> torch.Tensor:
+            scores = model.score(asked, texts, ended=_ended(run.base(), texts, tokens))
+            return scores.to(tokens.response_ids.device)
+
+        # The tokens still hold the stop text; the reward model learned from texts cut before it.
+        return score_cut if run.config.sampling.stop else score_tokens
     source = run.classifier("reward")
     shift, scale = 0.0, 1.0
     if run.config.ppo.anchor_scores:
         present = source.score(*_reference_samples(run, prompts))
-        shift, scale = float(present.mean()), max(float(present.std()), 1e-6)
+        shift, scale = float(present.mean()), max(float(present.std(correction=0)), 1e-6)
 
     def score_texts(asked: Sequence[Prompt], texts: Sequence[str], tokens: Tokens) -> torch.Tensor:
         return ((source.score(asked, texts) - shift) / scale).to(tokens.response_ids.device)
 
     return score_texts
+
+
+def _ended(base: SharedBase, texts: Sequence[str], tokens: Tokens) -> list[bool]:
+    """Whether each response ended, by an end token or a stop text: then ``texts`` holds less than its tokens say."""
+    found = []
+    for text, ids, mask in zip(texts, tokens.response_ids, tokens.response_mask, strict=True):
+        written = ids[mask].tolist()
+        found.append(written[-1] in base.stop_ids or base.response_text(written) != text)
+    return found
 
 
 def _reference_samples(run: Run, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[str]]:
