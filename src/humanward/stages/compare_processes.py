@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -63,29 +62,24 @@ def start(task: Task, log: Path | None, environment: dict[str, str]) -> Child:
 
 
 def look(child: Child) -> Ended | None:
-    """How the child ended, or None while it is at work. Its peak memory is the system's record of this child."""
-    process, peak = child.process, None
-    if process.returncode is None:
-        if hasattr(os, "wait4"):
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid == 0:
-                return None
-            process.returncode = os.waitstatus_to_exitcode(status)
-            # Kilobytes on Linux, bytes on macOS.
-            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-        elif process.poll() is None:
-            return None
+    """How the child ended, or None while it is at work.
+
+    Its peak memory is what it recorded; of one that was killed, nothing is known.
+    """
+    process = child.process
+    if process.poll() is None:
+        return None
     if process.stdin is not None:
         process.stdin.close()
     # Python ends itself by the signal where an interruption meets it outside of any handler, as while it shuts down.
-    code = STOPPED if process.returncode == -signal.SIGINT else int(process.returncode or 0)
+    code = STOPPED if process.returncode == -signal.SIGINT else process.returncode
     file = Path(child.task.facts)
     facts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     error, wrong_input = facts.pop("error", None), bool(facts.pop("input", False))
     if error is None and code not in (0, STOPPED):
         by = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"code {code}"
         error = f"its process was ended by {by}" + (", as happens when memory runs out" if code == -9 else "")
-    return Ended(code, error, wrong_input, time.monotonic() - child.started, peak, facts)
+    return Ended(code, error, wrong_input, time.monotonic() - child.started, facts.pop("peak_gigabytes", None), facts)
 
 
 def wait(child: Child) -> Ended:
@@ -100,14 +94,14 @@ def wait(child: Child) -> Ended:
 
 
 def stop(children: Sequence[Child]) -> None:
-    """Let children stop where they are and tidy up; kill those that do not. They are left for ``look``."""
+    """Let children stop where they are and tidy up; kill those that do not."""
     for child in children:
         if child.process.stdin is not None:
             child.process.stdin.close()
     began = time.monotonic()
     for child in children:
         asked = not child.task.attended
-        while _at_work(child.process):
+        while child.process.poll() is None:
             waited = time.monotonic() - began
             if waited > GRACE and not asked:
                 child.process.send_signal(signal.SIGINT)
@@ -115,12 +109,3 @@ def stop(children: Sequence[Child]) -> None:
             if waited > PATIENCE:
                 child.process.kill()
             time.sleep(0.05)
-
-
-def _at_work(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a child has not ended yet; what it used stays to be read."""
-    if process.returncode is not None:
-        return False
-    if not hasattr(os, "waitid"):
-        return process.poll() is None
-    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
