@@ -98,6 +98,7 @@ def test_accuracy_at_chance() -> None:
     assert seen(0.60, 100) == []
     assert seen(0.60, 40) == ["validation_at_chance"]
     assert names(alarms.at_the_end(history(validation_accuracy=[NAN, NAN]), 100)) == []
+    assert names(alarms.at_the_end(history(validation_accuracy=[0.58, 0.59]), 100)) == [], "orpo starts anywhere"
 
 
 def test_several_at_once() -> None:

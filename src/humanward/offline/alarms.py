@@ -86,7 +86,10 @@ def displaced(history: Sequence[Metrics]) -> Alarm | None:
 
 
 def at_the_end(history: Sequence[Metrics], held_out: int) -> list[Alarm]:
-    """What the metrics of a whole training warn of; ``held_out`` counts the prompts that validation is measured on."""
+    """What the metrics of a whole training warn of; ``held_out`` counts the prompts that validation is measured on.
+
+    Accuracy is looked at where it starts at one half, as everywhere against a reference: orpo's odds have no such start.
+    """
     found = []
     losses = _values(history, "offline/loss")
     if len(losses) >= STEPS_TO_JUDGE:
@@ -111,7 +114,7 @@ def at_the_end(history: Sequence[Metrics], held_out: int) -> list[Alarm]:
             )
         )
     right = _values(history, "offline/validation_accuracy")
-    if right and held_out and right[-1] - 1.96 * math.sqrt(0.25 / held_out) <= 0.5:
+    if right and right[0] == 0.5 and held_out and right[-1] - 1.96 * math.sqrt(0.25 / held_out) <= 0.5:
         found.append(
             Alarm(
                 "validation_at_chance",
