@@ -16,6 +16,10 @@ def history(**columns: list[float]) -> list[dict[str, float]]:
     return [{f"offline/{name}": values[i] for name, values in columns.items()} for i in range(count)]
 
 
+def at_the_end(rows, held_out: int):
+    return alarms.at_the_end(rows, held_out, against_reference=True)
+
+
 def names(found) -> list[str]:
     return [alarm.name for alarm in found]
 
@@ -77,32 +81,33 @@ def test_sft_cannot_be_displaced() -> None:
 
 def test_a_loss_that_does_not_fall() -> None:
     falling = [0.69, 0.68, 0.67, 0.66, 0.65, 0.64, 0.63, 0.62]
-    assert names(alarms.at_the_end(history(loss=falling), 0)) == []
-    assert names(alarms.at_the_end(history(loss=falling[::-1]), 0)) == ["loss_not_falling"]
-    assert names(alarms.at_the_end(history(loss=[NAN, *falling[::-1][:7]]), 0)) == [], "seven steps say little"
+    assert names(at_the_end(history(loss=falling), 0)) == []
+    assert names(at_the_end(history(loss=falling[::-1]), 0)) == ["loss_not_falling"]
+    assert names(at_the_end(history(loss=[NAN, *falling[::-1][:7]]), 0)) == [], "seven steps say little"
 
 
 def test_a_held_out_loss_that_rises() -> None:
-    assert names(alarms.at_the_end(history(validation_loss=[0.69, 0.6, 0.75]), 40)) == ["learnt_by_heart"]
-    assert names(alarms.at_the_end(history(validation_loss=[0.69, 0.6, 0.65]), 40)) == []
-    assert names(alarms.at_the_end(history(validation_loss=[3.30, 3.31]), 40)) == [], "a hundredth is noise"
+    assert names(at_the_end(history(validation_loss=[0.69, 0.6, 0.75]), 40)) == ["learnt_by_heart"]
+    assert names(at_the_end(history(validation_loss=[0.69, 0.6, 0.65]), 40)) == []
+    assert names(at_the_end(history(validation_loss=[3.30, 3.31]), 40)) == [], "a hundredth is noise"
 
 
 def test_accuracy_at_chance() -> None:
     """Of 100 prompts: 1.96 * .05 = .098 above one half is what chance reaches once in forty times."""
 
     def seen(accuracy: float, prompts: int) -> list[str]:
-        return names(alarms.at_the_end(history(validation_accuracy=[0.5, accuracy]), prompts))
+        return names(at_the_end(history(validation_accuracy=[0.5, accuracy]), prompts))
 
     assert seen(0.59, 100) == ["validation_at_chance"]
     assert seen(0.60, 100) == []
     assert seen(0.60, 40) == ["validation_at_chance"]
-    assert names(alarms.at_the_end(history(validation_accuracy=[NAN, NAN]), 100)) == []
-    assert names(alarms.at_the_end(history(validation_accuracy=[0.58, 0.59]), 100)) == [], "orpo starts anywhere"
+    assert names(at_the_end(history(validation_accuracy=[NAN, NAN]), 100)) == []
+    odds = history(validation_accuracy=[0.58, 0.59])
+    assert names(alarms.at_the_end(odds, 100, against_reference=False)) == [], "orpo starts anywhere"
 
 
 def test_several_at_once() -> None:
     rising = [0.6 + i / 100 for i in range(8)]
-    found = alarms.at_the_end(history(loss=rising, validation_loss=rising, validation_accuracy=[0.5] * 8), 10)
+    found = at_the_end(history(loss=rising, validation_loss=rising, validation_accuracy=[0.5] * 8), 10)
     assert names(found) == ["loss_not_falling", "learnt_by_heart", "validation_at_chance"]
     assert all("\n" not in alarm.line for alarm in found)

@@ -85,10 +85,11 @@ def displaced(history: Sequence[Metrics]) -> Alarm | None:
     )
 
 
-def at_the_end(history: Sequence[Metrics], held_out: int) -> list[Alarm]:
+def at_the_end(history: Sequence[Metrics], held_out: int, *, against_reference: bool) -> list[Alarm]:
     """What the metrics of a whole training warn of; ``held_out`` counts the prompts that validation is measured on.
 
-    Accuracy is looked at where it starts at one half, as everywhere against a reference: orpo's odds have no such start.
+    ``against_reference``: rewards are of policy against reference, so that accuracy starts at one half; orpo's odds do
+    not.
     """
     found = []
     losses = _values(history, "offline/loss")
@@ -114,7 +115,7 @@ def at_the_end(history: Sequence[Metrics], held_out: int) -> list[Alarm]:
             )
         )
     right = _values(history, "offline/validation_accuracy")
-    if right and right[0] == 0.5 and held_out and right[-1] - 1.96 * math.sqrt(0.25 / held_out) <= 0.5:
+    if right and against_reference and held_out and right[-1] - 1.96 * math.sqrt(0.25 / held_out) <= 0.5:
         found.append(
             Alarm(
                 "validation_at_chance",

@@ -223,7 +223,8 @@ class OfflineTrainer:
     def finish(self) -> None:
         """Sound the alarms that only a whole training shows."""
         prompts = {one.group.prompt.id for one in self.validation}
-        for alarm in (alarms.displaced(self.history), *alarms.at_the_end(self.history, len(prompts))):
+        ending = alarms.at_the_end(self.history, len(prompts), against_reference=self.objective.needs_reference)
+        for alarm in (alarms.displaced(self.history), *ending):
             self._sound(alarm)
 
     def _sound(self, alarm: Alarm | None) -> None:
