@@ -22,6 +22,7 @@ from machine import describe_machine
 
 HH_FOLDER, HH_FILE = "hh_rlhf_harmless", "harmless-base.test.subset.jsonl.gz"
 HH_ALGORITHMS = "ppo,rloo,dpo"
+HH_SPLIT = "train=0.65,validation=0.1,test=0.25"
 
 # Prompts and pairs are the same conversations: pairs whose opening is a test prompt are held out of all training.
 HH_CONFIG = """\
@@ -88,7 +89,8 @@ def hh(options: argparse.Namespace) -> list[str]:
         raise SystemExit(f"compare: {pairs}: no such file; name the folder that holds {HH_FOLDER}/ with --data")
     imported = options.out / "hh-pairs"
     if not (imported / "prompts.jsonl").exists():
-        humanward("feedback", "import", "--format", "hh-rlhf", str(pairs), "--run", str(imported), "--json")
+        split = ("--split", HH_SPLIT)
+        humanward("feedback", "import", "--format", "hh-rlhf", str(pairs), "--run", str(imported), *split, "--json")
     config = options.out / "hh.toml"
     quoted = {"prompts": json.dumps(str(imported / "prompts.jsonl")), "pairs": json.dumps(str(pairs))}
     config.write_text(HH_CONFIG.format(**quoted), encoding="utf-8")

@@ -46,6 +46,7 @@ def test_the_configuration_of_real_pairs(shared: Path, tmp_path: Path) -> None:
     assert [plan.config(name, 0).algorithm for name in plan.algorithms] == ["ppo", "rloo", "dpo"]
     prompts = read_jsonl(tmp_path / "hh-pairs" / "prompts.jsonl", Prompt)
     assert len(prompts) == 1912
+    assert 0.2 < sum(prompt.split == "test" for prompt in prompts) / len(prompts) < 0.3
     splits: dict[str, set[str]] = {}
     for prompt in prompts:
         splits.setdefault(opening_key(prompt), set()).add(prompt.split)
