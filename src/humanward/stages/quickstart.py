@@ -16,7 +16,15 @@ ON_POLICY_OPTIONS = {
     "learning_rate": 5e-4,
     "missing_eos_penalty": 0.25,
 }
-OFF_POLICY_OPTIONS: dict[str, dict[str, Any]] = {name: {} for name in OFF_POLICY}
+# As far as the limits on side effects allow on the validation prompts; at equal strength two to three nats of KL
+# (docs/log.md).
+OFF_POLICY_OPTIONS: dict[str, dict[str, Any]] = {
+    "sft": {"learning_rate": 5e-4, "epochs": 2},
+    "dpo": {"learning_rate": 5e-4, "beta": 0.2},
+    "ipo": {"learning_rate": 5e-4, "beta": 0.05},
+    "orpo": {"learning_rate": 1e-3, "beta": 3.0},
+    "kto": {"learning_rate": 5e-4, "beta": 0.3, "desirable_weight": 0.7},
+}
 
 
 def quickstart_values(algorithm: str, reward: str, *, rank_yourself: bool, seed: int) -> dict[str, Any]:
