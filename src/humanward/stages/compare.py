@@ -26,6 +26,7 @@ from humanward.stages.compare_report import write_comparison
 from humanward.stages.order import needed
 
 PLAN = "compare.toml"
+TELL = 5.0  # seconds between looks at what the runs are at
 Job = tuple[Slot, RunConfig]
 
 
@@ -126,7 +127,7 @@ def _run_all(
     left: list[Job], folder: CompareDir, jobs: int, reporter: Reporter, write: Callable[[], Any], command: str
 ) -> None:
     """Run all of them, ``jobs`` at once; the failure of one is recorded and stops no other."""
-    total, active = len(left), list[tuple[Slot, Child]]()
+    total, active, told = len(left), list[tuple[Slot, Child]](), 0.0
     with tempfile.TemporaryDirectory() as temporary, reporter.track("compare", total) as tracker:
         try:
             while left or active:
@@ -143,7 +144,10 @@ def _run_all(
                         raise KeyboardInterrupt
                     _tell(slot, ended, reporter)
                     write()
-                tracker.at(total - len(left) - len(active), "  ".join(_words(slot) for slot, _ in active))
+                # Reading the runs' files takes time from the runs, so not at every look.
+                if time.monotonic() - told > TELL or not active:
+                    tracker.at(total - len(left) - len(active), "  ".join(_words(slot) for slot, _ in active))
+                    told = time.monotonic()
         except BaseException:
             stop([child for _, child in active])
             for slot, child in active:

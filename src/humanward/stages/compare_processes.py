@@ -18,7 +18,7 @@ from humanward.stages.compare_child import Task
 PATIENCE = 60.0  # seconds that a child has to stop by itself
 GRACE = 3.0  # seconds after which an attended child, which the terminal's Ctrl-C should have reached, is told
 STOPPED = 130  # what a child that was stopped ends with
-LOOK = 0.2  # seconds between looks at the children
+LOOK = 0.3  # seconds between looks at the children
 
 
 @dataclass
