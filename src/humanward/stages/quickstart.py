@@ -16,8 +16,8 @@ ON_POLICY_OPTIONS = {
     "learning_rate": 5e-4,
     "missing_eos_penalty": 0.25,
 }
-# Chosen on the validation prompts, within the limits on side effects: two to three nats of KL, but for sft, which does not
-# go that far (docs/log.md).
+# Chosen on the validation prompts, within the limits on side effects: two to three nats of KL, but for sft, which does
+# not go that far (docs/log.md).
 OFF_POLICY_OPTIONS: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 5e-4, "epochs": 2},
     "dpo": {"learning_rate": 5e-4, "beta": 0.2},
