@@ -104,13 +104,11 @@ def labelled_demonstrations(labels: Iterable[Label]) -> list[Demonstrations]:
 
 
 def _demonstrations(prompt: Prompt, rankings: Sequence[Sequence[str]], unfinished: Unfinished) -> Demonstrations:
-    weights: Counter[str] = Counter()
+    weights: dict[str, float] = defaultdict(float)
     for texts in rankings:
         for text in texts:
-            weights[text] += 1 / len(rankings) / len(texts)  # type: ignore[assignment]
-    return Demonstrations(
-        prompt, tuple(weights), _ended(prompt, tuple(weights), unfinished), tuple(map(float, weights.values()))
-    )
+            weights[text] += 1 / len(rankings) / len(texts)
+    return Demonstrations(prompt, tuple(weights), _ended(prompt, tuple(weights), unfinished), tuple(weights.values()))
 
 
 @dataclass(frozen=True)
