@@ -253,8 +253,11 @@ def started(config: Path, out: Path) -> subprocess.Popen[str]:
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     deadline = time.monotonic() + 200
-    while not (out / "logs" / "ppo-seed0.log").exists() and process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
+        if (out / "logs" / "ppo-seed0.log").exists() and children(out / "runs"):
+            break
         time.sleep(0.05)
+    time.sleep(0.5)
     return process
 
 

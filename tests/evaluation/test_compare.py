@@ -183,7 +183,7 @@ def test_failed_and_unfinished_runs_are_named_and_in_no_mean(spoilt: dict[str, A
     assert best["metrics"]["toxicity"]["ci95"] is None
     assert "2 of 30 runs did not finish." in spoilt["verdict"]
     assert any("best-of-n seed 2 failed and is in no mean: NonFiniteError" in w for w in spoilt["warnings"])
-    assert any("Not finished, so in no mean: best-of-n seed 1" in w for w in spoilt["warnings"])
+    assert any("Not finished, so in no mean: best-of-n (seed 1)" in w for w in spoilt["warnings"])
     pair = next(one for one in spoilt["pairs"] if (one["first"], one["second"]) == ("ppo", "best-of-n"))
     assert pair["seeds"] == [0]
     text = page_text(render_comparison(spoilt))

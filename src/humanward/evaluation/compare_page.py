@@ -181,7 +181,7 @@ def algorithm_row(name: str, one: Content) -> dict[str, Any]:
         "cells": {metric: estimate(metric, metrics[metric]) for metric in HEADLINE},
         "relative": {
             "value": cells.percent(None if relative is None else relative["value"], 0, True),
-            "ci": f"{cells.percent(ci[0], 0, True)} to {cells.percent(ci[1], 0, True)}" if ci else "",
+            "ci": f"{cells.percent(max(-1.0, ci[0]), 0, True)} to {cells.percent(ci[1], 0, True)}" if ci else "",
         },
         "improved": f"{one['improved']} of {finished}" if finished else "—",
     }

@@ -86,10 +86,14 @@ def warnings(content: Content) -> list[str]:
         for run in content["runs"]
         if run["state"] == "failed"
     ]
-    waiting = [f"{run['algorithm']} seed {run['seed']}" for run in content["runs"] if run["state"] == "unfinished"]
+    waiting = [
+        f"{name} (seed {', '.join(map(str, one['unfinished']))})"
+        for name, one in content["algorithms"].items()
+        if one["unfinished"]
+    ]
     if waiting:
         found.append(f"Not finished, so in no mean: {', '.join(waiting)}; the same command goes on with them.")
-    counts = {one["finished"] for one in content["algorithms"].values()}
+    counts = {one["finished"] for one in content["algorithms"].values() if one["finished"]}
     if counts and min(counts) < MIN_SEEDS:
         found.append(
             f"Only {plural(min(counts), 'seed')}: one lucky seed is not a result, and intervals from few seeds are "
