@@ -18,7 +18,7 @@ BEGUN := $(VENV)/.begun
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 TORCH := torch==2.13.0
 
-.PHONY: help setup quickstart test check format bench lock clean
+.PHONY: help setup quickstart test gate check format bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -31,6 +31,9 @@ quickstart: $(READY) ## the whole loop on the embedded demo model, into runs/qui
 
 test: $(READY) ## all tests
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} $(ARGS)
+
+gate: $(READY) ## the exact gate: the shipped trainer against the optimum in closed form, and planted bugs
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -m gate tests/gate $(ARGS)
 
 check: $(READY) ## lint, format and types
 	@$(BIN)/python -m ruff check .

@@ -428,7 +428,8 @@ def test_unknown_formats_and_nothing_to_import(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^format 'argilla': unknown; use one of humanward, hh-rlhf, trl, "):
         import_files([path], "argilla")
     with pytest.raises(
-        InputError, match=r"^format 'oasst': cannot be written; use one of humanward, hh-rlhf, trl, trl-plain, csv, kto$"
+        InputError,
+        match=r"^format 'oasst': cannot be written; use one of humanward, hh-rlhf, trl, trl-plain, csv, kto$",
     ):
         export_file(tmp_path / "y", "oasst", FEEDBACK)
     with pytest.raises(
