@@ -182,7 +182,7 @@ def summarise(matrix: Matrix, jobs: Sequence[Job]) -> dict[str, Any]:
             grid = [
                 [matrix.read(j.name) for j in mine if j.kl_coef == c] for c in dict.fromkeys(j.kl_coef for j in mine)
             ]
-            if all(all(row) for row in grid):
+            if grid and all(all(row) for row in grid):
                 sides[side] = tuple(
                     np.array([[by_prompt(e, key) for e in row if e] for row in grid]) for key in ("reward", "kl")
                 )
