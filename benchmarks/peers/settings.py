@@ -123,6 +123,8 @@ def our_config(job: Job, reward: Path, pairs: Path) -> dict[str, Any]:
     }
     if job.algorithm == "ppo":
         values["ppo"] |= {key: s[key] for key in ("value_clip_range", "value_coef", "gamma", "gae_lambda")}
+        # TRL's critic has no warm-up, and two of eight rollouts would be a quarter of the budget.
+        values["ppo"]["critic_warmup_steps"] = 0
     else:
         values["ppo"]["samples_per_prompt"] = s["samples_per_prompt"]
     values["best_of_n"] = {"prompts": 0}
