@@ -25,14 +25,15 @@ def token_statistics(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probabilities, entropies), both (B, R) in nats and 0 on padding; entropies are 0 unless asked for.
 
-    ``hidden`` (B, R, D) are the states before each token. The temperature divides the logits, as it does in sampling.
+    ``hidden`` (B, R, D) are the states before each token. The temperature divides the logits, as it does in sampling,
+    and as there only the first ``vocabulary`` ids count: further ones pad the output matrix and have no text.
     Where gradients are needed and more than one chunk is, each chunk's logits are recomputed in the backward pass.
     """
     states, ids = hidden[response_mask], response_ids[response_mask]
     rows = max(1, CHUNK_ELEMENTS // vocabulary)
 
     def chunk_statistics(chunk: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = logits_of(chunk).float() / temperature
+        logits = logits_of(chunk)[..., :vocabulary].float() / temperature
         logsumexp = logits.logsumexp(-1)
         logprobs = logits.gather(-1, chosen[:, None]).squeeze(-1) - logsumexp
         if not entropy:

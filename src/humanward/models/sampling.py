@@ -20,6 +20,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from humanward.config import SamplingConfig
 from humanward.models.base import SharedBase
+from humanward.models.states import decoder_prefix
 from humanward.models.tokens import Tokens, make_tokens, pad_left
 
 
@@ -80,15 +81,15 @@ class _Decoder:
             self.encoded = self.model.get_encoder()(
                 input_ids=ids.gather(1, right).to(base.device), attention_mask=self.mask.long()
             )
-            start = self.model.config.decoder_start_token_id
-            self.next_ids = torch.full((len(places), 1), start, device=base.device)
+            prefix = torch.tensor(decoder_prefix(self.model), device=base.device)
+            self.next_ids = prefix.expand(len(places), -1)
         else:
             self.cache = DynamicCache(config=self.model.config)
             self.next_ids = ids.to(base.device)
 
     def logits(self) -> torch.Tensor:
-        """(B, V) for the next token, after reading ``next_ids``."""
-        logits = self._read()
+        """(B, V) for the next token, after reading ``next_ids``; ids that the tokenizer does not know are left out."""
+        logits = self._read()[:, : self.base.vocabulary]
         if self._spread is None:
             return logits
         rows, self._spread = self._spread.to(logits.device), None
@@ -99,7 +100,7 @@ class _Decoder:
 
     def _read(self) -> torch.Tensor:
         with self.base._autocast():
-            if self.encoded is not None:
+            if self.encoded is not None and not self.base._own_head:
                 out = self.model(
                     encoder_outputs=self.encoded,
                     attention_mask=self.mask.long(),
@@ -108,6 +109,15 @@ class _Decoder:
                     use_cache=True,
                 )
                 return out.logits[:, -1]
+            if self.encoded is not None:
+                decoded = self.model.get_decoder()(
+                    input_ids=self.next_ids,
+                    encoder_hidden_states=self.encoded.last_hidden_state,
+                    encoder_attention_mask=self.mask.long(),
+                    past_key_values=self.cache,
+                    use_cache=True,
+                )
+                return self.base.logits(decoded.last_hidden_state[:, -1])
             width = self.next_ids.shape[1]
             places = (self.mask.long().cumsum(-1) - 1).clamp_min(0)[:, -width:]
             inputs = {
