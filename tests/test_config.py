@@ -44,7 +44,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(values: dict, message: str) -
 
 def test_an_unknown_key_that_resembles_none_lists_the_keys() -> None:
     message = problem({"lora": {"zzz": 1}})
-    assert message == "mine.toml: unknown key lora.zzz = 1; the keys here are rank, alpha, target_modules"
+    assert message == "mine.toml: unknown key lora.zzz = 1; the keys here are rank, alpha, target_modules, variant, rslora, dtype"
 
 
 def test_more_problems_are_counted() -> None:
@@ -251,3 +251,17 @@ def test_an_empty_stop_text_is_refused() -> None:
     assert problem({"sampling": {"stop": ["###", ""]}}) == (
         "mine.toml: sampling.stop = ['###', '']: holds an empty text, which every response contains; drop it"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"template": "{d}"}, "prompts.template is set without field"),
+        ({"field": "d", "template": "{e}"}, "prompts.template='{e}' does not hold {d}; say where the text goes"),
+        ({"min_characters": 3, "max_characters": 2}, "prompts.min_characters=3 is more than max_characters=2"),
+    ],
+)
+def test_a_prompt_form_that_makes_no_sense(given: dict, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_config({"prompts": {"path": "p.jsonl", **given}})
+    assert words in str(caught.value)

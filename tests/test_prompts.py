@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from humanward.errors import InputError
 from humanward.prompts import (
     PromptFile,
+    PromptForm,
     check_splits,
     content_key,
     make_prompt,
@@ -127,7 +128,7 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "x"}, "line 1: field 'prompt' is missing (found question); name one of messages, prompt, text"),
+        ({"question": "x"}, "line 1: field 'prompt' is missing (found question); name one of messages, prompt, text, or another field in prompts.field"),
         ([1], "line 1: [1] is not an object with a prompt; write one object a line"),
         ({"prompt": "  "}, "line 1, field 'prompt': is empty; write a text or drop the row"),
         ({"prompt": 3}, "line 1, field 'prompt': 3 is neither text nor a list of messages; write one of them"),
@@ -283,3 +284,68 @@ def test_real_prompt_files(shared: Path, path: str, count: int, duplicates: int 
     file = read_prompts(shared / "data" / path)
     assert len(file.prompts) + file.duplicates == count
     assert duplicates is None or file.duplicates == duplicates
+
+
+# --- a field and a template of your own ---------------------------------------------------------------------------
+
+SUMMARISE = "Summarize the following conversation.\n\n{dialogue}\n\nSummary: "
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv"])
+def test_a_named_field_is_put_into_the_template(name: str, tmp_path: Path) -> None:
+    rows = [{"fname": "t1", "dialogue": "#Person1#: Hi.\n#Person2#: {dialogue} and {topic}", "topic": "greeting"}]
+    file = tmp_path / name
+    if name.endswith(".csv"):
+        with file.open("w", newline="") as out:
+            writer = csv.DictWriter(out, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        lines(file, *rows)
+    (whole,) = read_prompts(file, PromptForm("dialogue", SUMMARISE)).prompts
+    # What stands in the text itself is never filled in.
+    assert whole.text == (
+        "Summarize the following conversation.\n\n#Person1#: Hi.\n#Person2#: {dialogue} and {topic}\n\nSummary: "
+    )
+    (alone,) = read_prompts(file, PromptForm("dialogue")).prompts
+    assert alone.text == rows[0]["dialogue"]
+    (two,) = read_prompts(file, PromptForm("dialogue", "On {topic}: {dialogue}; {not a name} {}")).prompts
+    assert two.text == f"On greeting: {rows[0]['dialogue']}; {{not a name}} {{}}"
+
+
+def test_a_field_may_hold_a_chat_or_a_number(tmp_path: Path) -> None:
+    file = lines(tmp_path / "d.jsonl", {"turns": chat((U, "a"), (A, "b"), (U, "c")), "n": 7, "split": "test"})
+    (found,) = read_prompts(file, PromptForm("turns")).prompts
+    assert (found.text, len(found.messages), found.split) == ("c", 3, "test")
+    (found,) = read_prompts(file, PromptForm("n", "What is {n} + {n}?")).prompts
+    assert found.text == "What is 7 + 7?"
+
+
+def test_texts_outside_the_limits_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Characters are those of the field, before the template; both limits are themselves allowed."""
+    file = lines(tmp_path / "d.jsonl", *({"d": "x" * count} for count in (1, 2, 3, 4, 5, 5)))
+    read = read_prompts(file, PromptForm("d", "a long template around {d}", 2, 4))
+    assert [p.text[-4:].strip().count("x") for p in read.prompts] == [2, 3, 4]
+    assert (read.short, read.long, read.duplicates) == (1, 2, 0)
+    texts = tmp_path / "d.txt"
+    texts.write_text("a\nbbb\n")
+    assert [p.text for p in read_prompts(texts, PromptForm(min_characters=2)).prompts] == ["bbb"]
+    with pytest.raises(InputError, match=r"of 6 prompts none has 7 to 9 characters; change prompts.min_characters"):
+        read_prompts(file, PromptForm("d", None, 7, 9))
+
+
+@pytest.mark.parametrize(
+    ("row", "form", "message"),
+    [
+        ({"a": "x"}, PromptForm("d"), "line 1: has no field 'd' (found a); correct prompts.field"),
+        ({"d": "x"}, PromptForm("d", "{d} {e}"), "line 1: has no field 'e' (found d); correct prompts.template"),
+        ({"d": " "}, PromptForm("d"), "line 1, field 'd': is empty; write a text or drop the row"),
+        ({"d": None}, PromptForm("d", "{d}"), "line 1, field 'd': None is not text; write a text"),
+        ({"d": ["x"]}, PromptForm("d", "{d}"), "line 1, field 'd': ['x'] is not text; write a text"),
+        ("x", PromptForm("d"), "line 1: a text alone has no field 'd'; leave prompts.field out"),
+    ],
+)
+def test_a_row_that_does_not_fit_the_form(row: object, form: PromptForm, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_prompts(lines(tmp_path / "d.jsonl", row), form)
+    assert str(caught.value).endswith(message)

@@ -58,6 +58,28 @@ class PromptsConfig(Section):
     test: str | None = None
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     test_fraction: float = Field(0.25, ge=0, lt=1)
+    field: str | None = Field(
+        None, min_length=1, description="the field or column that holds the text; None: prompt, text or messages"
+    )
+    template: str | None = Field(
+        None, description="the prompt as the model reads it; {NAME} stands for the field or column of that name"
+    )
+    min_characters: int = Field(0, ge=0, description="rows with a shorter text are left out and counted")
+    max_characters: int | None = Field(
+        None, ge=1, description="so are those with a longer one; both before the template"
+    )
+
+    @model_validator(mode="after")
+    def _template(self) -> PromptsConfig:
+        if self.template is not None and self.field is None:
+            raise ValueError("template is set without field; name the field or column that it is built around")
+        if self.template is not None and f"{{{self.field}}}" not in self.template:
+            raise ValueError(f"template={self.template!r} does not hold {{{self.field}}}; say where the text goes")
+        if self.max_characters is not None and self.min_characters > self.max_characters:
+            raise ValueError(
+                f"min_characters={self.min_characters} is more than max_characters={self.max_characters}; lower it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> PromptsConfig:

@@ -25,13 +25,33 @@ PROMPT_FIELDS = ("messages", "prompt", "text")
 
 @dataclass(frozen=True)
 class PromptFile:
-    """The prompts of a file in their order, each content once; ``duplicates`` counts those that were dropped."""
+    """The prompts of a file in their order, each content once.
+
+    ``duplicates`` counts those that were dropped, ``short`` and ``long`` the rows outside the form's limits.
+    """
 
     prompts: tuple[Prompt, ...]
     duplicates: int
+    short: int = 0
+    long: int = 0
 
 
-def read_prompts(path: Path) -> PromptFile:
+@dataclass(frozen=True)
+class PromptForm:
+    """How a row becomes a prompt.
+
+    ``field`` names the field that holds the text (None: those of ``PROMPT_FIELDS``), ``template`` what is built around
+    it, where ``{NAME}`` stands for a field of the row. Texts, before the template, of fewer than ``min_characters`` or
+    more than ``max_characters`` are left out.
+    """
+
+    field: str | None = None
+    template: str | None = None
+    min_characters: int = 0
+    max_characters: int | None = None
+
+
+def read_prompts(path: Path, form: PromptForm = PromptForm()) -> PromptFile:
     """The prompts of a file, or of a folder that holds ``train``, ``validation`` or ``test`` files.
 
     A later prompt with the content of an earlier one (white space apart) is dropped and counted.
@@ -42,10 +62,16 @@ def read_prompts(path: Path) -> PromptFile:
     prompts: list[Prompt] = []
     by_content: dict[str, Prompt] = {}
     by_id: dict[str, Prompt] = {}
-    duplicates = 0
+    duplicates = short = long = 0
     for file, split in _files(path):
         for row in read_rows(file):
-            prompt = _prompt_from_row(row, source=stem(path), split=split)
+            prompt, length = _prompt_from_row(row, stem(path), split, form)
+            if length < form.min_characters:
+                short += 1
+                continue
+            if form.max_characters is not None and length > form.max_characters:
+                long += 1
+                continue
             if content_key(prompt) in by_content:
                 duplicates += 1
                 continue
@@ -55,9 +81,15 @@ def read_prompts(path: Path) -> PromptFile:
                 )
             by_content[content_key(prompt)] = by_id[prompt.id] = prompt
             prompts.append(prompt)
+    if not prompts and short + long:
+        most = "" if form.max_characters is None else f" to {form.max_characters}"
+        raise InputError(
+            f"{path}: of {short + long} prompts none has {form.min_characters}{most} characters; "
+            "change prompts.min_characters or prompts.max_characters"
+        )
     if not prompts:
         raise InputError(f"{path}: holds no prompts; write at least one a line")
-    return PromptFile(tuple(prompts), duplicates)
+    return PromptFile(tuple(prompts), duplicates, short, long)
 
 
 def make_prompt(value: Any, where: str, *, source: str, item_id: str = "", split: str = "") -> Prompt:
@@ -194,33 +226,72 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     return sorted(found, key=lambda item: SPLITS.index(item[1]))
 
 
-def _prompt_from_row(row: Row, source: str, split: str) -> Prompt:
+def _prompt_from_row(row: Row, source: str, split: str, form: PromptForm) -> tuple[Prompt, int]:
+    """(the prompt, characters of its text before the template)."""
     value = row.checked()
     if isinstance(value, str):
-        return make_prompt(value, row.where, source=source, split=split)
+        if form.field is not None:
+            raise InputError(f"{row.where}: a text alone has no field {form.field!r}; leave prompts.field out")
+        return make_prompt(value, row.where, source=source, split=split), len(value)
     if not isinstance(value, dict):
         raise InputError(f"{row.where}: {_short(value)} is not an object with a prompt; write one object a line")
     own = {f.name for f in fields(Prompt)}
-    if isinstance(value.get("id"), str) and isinstance(value.get("text"), str) and value.keys() <= own:
-        return _own_prompt(value, row.where, split)
-    name = next((field for field in PROMPT_FIELDS if value.get(field) not in (None, "")), None)
-    if name is None:
-        raise InputError(
-            f"{row.where}: field 'prompt' is missing (found {', '.join(map(str, value)) or 'none'}); "
-            f"name one of {', '.join(PROMPT_FIELDS)}"
-        )
-    where, content = f"{row.where}, field {name!r}", value[name]
-    if name == "prompt" and isinstance(content, dict):
-        where, content = f"{row.where}, field 'prompt.text'", content.get("text")
+    if form.field is not None:
+        content, length = _in_form(value, row.where, form)
+        where = f"{row.where}, field {form.field!r}"
+    elif isinstance(value.get("id"), str) and isinstance(value.get("text"), str) and value.keys() <= own:
+        prompt = _own_prompt(value, row.where, split)
+        return prompt, len(prompt.text)
+    else:
+        content, where = _usual_field(value, row.where)
+        length = len(content) if isinstance(content, str) else 0
     item_id = value.get("id", "")
     named = value.get("source")
-    return make_prompt(
+    prompt = make_prompt(
         content,
         where,
         source=named if isinstance(named, str) and named else source,
         item_id=str(item_id) if isinstance(item_id, str | int) else "",
         split=_agreed_split(value.get("split"), split, row.where),
     )
+    return prompt, length or len(prompt.text)
+
+
+def _in_form(value: Mapping[str, Any], where: str, form: PromptForm) -> tuple[Any, int]:
+    """(the prompt's content, characters of the form's field) of a row."""
+
+    def text_of(name: str) -> str:
+        if name not in value:
+            raise InputError(
+                f"{where}: has no field {name!r} (found {', '.join(map(str, value)) or 'none'}); "
+                f"correct prompts.{'field' if name == form.field else 'template'}"
+            )
+        found = value[name]
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            return str(found)
+        _require_text(found, f"{where}, field {name!r}")
+        return found
+
+    assert form.field is not None
+    if form.template is None:
+        content = value[form.field] if isinstance(value.get(form.field), list) else text_of(form.field)
+        return content, len(content) if isinstance(content, str) else 0
+    text = text_of(form.field)
+    return re.sub(r"\{(\w+)\}", lambda match: text_of(match[1]), form.template), len(text)
+
+
+def _usual_field(value: Mapping[str, Any], row: str) -> tuple[Any, str]:
+    """(content, where it stands) of the first of ``PROMPT_FIELDS`` that a row fills."""
+    name = next((field for field in PROMPT_FIELDS if value.get(field) not in (None, "")), None)
+    if name is None:
+        raise InputError(
+            f"{row}: field 'prompt' is missing (found {', '.join(map(str, value)) or 'none'}); "
+            f"name one of {', '.join(PROMPT_FIELDS)}, or another field in prompts.field"
+        )
+    content = value[name]
+    if name == "prompt" and isinstance(content, dict):
+        return content.get("text"), f"{row}, field 'prompt.text'"
+    return content, f"{row}, field {name!r}"
 
 
 def _own_prompt(value: dict[str, Any], where: str, split: str) -> Prompt:

@@ -11,7 +11,7 @@ from humanward.errors import InputError
 from humanward.models.base import SharedBase
 from humanward.models.loading import load_model
 from humanward.progress import Reporter
-from humanward.prompts import PromptFile, content_key, read_prompts, split_prompts
+from humanward.prompts import PromptFile, PromptForm, content_key, read_prompts, split_prompts
 from humanward.records import Prompt, read_jsonl, write_jsonl
 from humanward.reward.model import RewardModel, load_reward_model
 from humanward.reward.sources import Classifier, Gold
@@ -138,6 +138,12 @@ def prepare_prompts(run: Run) -> dict[str, int]:
                 f"(model.max_prompt_tokens, and {base.context} of context less {run.config.sampling.max_new_tokens} "
                 "for the response); shorten it, raise model.max_prompt_tokens, or set model.long_prompts = 'drop'"
             )
+    for count, what in (
+        (read.short, f"prompts of fewer than {config.min_characters} characters"),
+        (read.long, f"prompts of more than {config.max_characters} characters"),
+    ):
+        if count:
+            run.reporter.say(f"{count} {what} left out")
     for count, what in ((read.duplicates, "duplicate prompts"), (long, f"prompts longer than {limit} tokens")):
         if count:
             run.reporter.warn(f"{count} {what} dropped")
@@ -151,14 +157,22 @@ def prepare_prompts(run: Run) -> dict[str, int]:
                 f"give more prompts, or change prompts.{split if config.train else 'test_fraction'}"
             )
     write_jsonl(run.folder.file("prompts.jsonl"), prompts)
-    return {"duplicates": read.duplicates, "too_long": long, "prompts": len(prompts)}
+    return {
+        "duplicates": read.duplicates,
+        "too_long": long,
+        "too_few_characters": read.short,
+        "too_many_characters": read.long,
+        "prompts": len(prompts),
+    }
 
 
 def _read(config: PromptsConfig) -> PromptFile:
     import dataclasses
 
+    form = PromptForm(config.field, config.template, config.min_characters, config.max_characters)
+
     def one(name: str) -> PromptFile:
-        return read_prompts(demo.path(name) if name.startswith("demo/") else Path(name).expanduser())
+        return read_prompts(demo.path(name) if name.startswith("demo/") else Path(name).expanduser(), form)
 
     if config.train is None:
         if config.path is None:
@@ -166,13 +180,13 @@ def _read(config: PromptsConfig) -> PromptFile:
         return one(config.path)
     found: list[Prompt] = []
     seen: set[str] = set()
-    duplicates = 0
+    duplicates = short = long = 0
     for split in ("test", "validation", "train"):
         name = getattr(config, split)
         if name is None:
             continue
         file = one(name)
-        duplicates += file.duplicates
+        duplicates, short, long = duplicates + file.duplicates, short + file.short, long + file.long
         for prompt in file.prompts:
             key = content_key(prompt)
             # A prompt in two files stays where it is needed most: a test prompt is never trained on.
@@ -181,4 +195,4 @@ def _read(config: PromptsConfig) -> PromptFile:
                 continue
             seen.add(key)
             found.append(dataclasses.replace(prompt, split=split))
-    return PromptFile(tuple(found), duplicates)
+    return PromptFile(tuple(found), duplicates, short, long)
