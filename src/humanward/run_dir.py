@@ -24,7 +24,7 @@ from humanward.config import (
 )
 from humanward.errors import InputError, writing
 
-CONFIG, METRICS, STAGES = "config.toml", "metrics.jsonl", "stages.json"
+CONFIG, METRICS, STAGES, MODELS = "config.toml", "metrics.jsonl", "stages.json", "models.json"
 
 
 class RunDir:
@@ -66,6 +66,33 @@ class RunDir:
             **facts,
         }
         write_text(self.file(STAGES), json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+    # --- models ------------------------------------------------------------------------------------------------------
+
+    def models(self) -> dict[str, dict[str, str | None]]:
+        """The models of this run by their use (policy, judge, ...): ``name``, and ``commit`` or ``sha256``."""
+        path = self.file(MODELS)
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: damaged ({error.msg}); delete it to record the models as they are now") from None
+
+    def pin(self, use: str, model: dict[str, str | None]) -> None:
+        """Record which weights serve ``use``; InputError where a run began with others under the same name."""
+        models = self.models()
+        before = models.get(use)
+        if before == model:
+            return
+        if before is not None and before["name"] == model["name"] and None not in (*before.values(), *model.values()):
+            key = "commit" if "commit" in model else "sha256"
+            raise InputError(
+                f"{self.path}: began with another {use} under the name {model['name']} ({key} "
+                f"{str(before.get(key))[:12]} then, {str(model[key])[:12]} now); bring that one back, or start a new run "
+                "with --out"
+            )
+        write_text(self.file(MODELS), json.dumps({**models, use: model}, indent=1, ensure_ascii=False) + "\n")
 
     # --- metrics -----------------------------------------------------------------------------------------------------
 
@@ -123,6 +150,8 @@ def open_run(path: Path, config: RunConfig | None) -> RunDir:
         raise InputError(f"{path}: holds other files and no {CONFIG}; choose an empty or new folder with --out")
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+        if _unused(path):
+            (path / MODELS).unlink(missing_ok=True)
     write_text(file, config.to_toml())
     return RunDir(path, config)
 
@@ -161,10 +190,10 @@ def change_algorithm(path: Path, algorithm: str, *, again: bool) -> list[str]:
 
 
 def _unused(path: Path) -> bool:
-    """Whether the folder holds a configuration that open_run wrote, and nothing else yet."""
+    """Whether the folder holds a configuration that open_run wrote, at most the models' record, and nothing else."""
     file = path / CONFIG
     try:
-        return {p.name for p in path.iterdir()} == {CONFIG} and load_config(file).to_toml() == file.read_text("utf-8")
+        return {p.name for p in path.iterdir()} - {MODELS} == {CONFIG} and load_config(file).to_toml() == file.read_text("utf-8")
     except InputError:
         return False
 
@@ -176,6 +205,7 @@ def leaving_nothing_half_begun(folder: RunDir) -> Iterator[None]:
         yield
     except InputError:
         if _unused(folder.path):
+            folder.file(MODELS).unlink(missing_ok=True)
             folder.file(CONFIG).unlink()
             folder.path.rmdir()
         raise

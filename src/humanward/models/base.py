@@ -46,7 +46,7 @@ class SharedBase:
         self.system_prompt = system_prompt
         self.model = loaded.model
         self.device = loaded.model.device
-        self.vocabulary: int = loaded.model.get_input_embeddings().weight.shape[0]
+        self.vocabulary = loaded.vocabulary
         head = loaded.model.get_output_embeddings()
         if head is None:
             raise InputError(
@@ -272,7 +272,11 @@ class SharedBase:
 
     def response_ids(self, text: str, *, ended: bool = True) -> list[int]:
         """A response's tokens, closed by the end token when ``ended``."""
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if self.model.config.is_encoder_decoder:
+            prefix = states.decoder_prefix(self.model)
+            ids = states.target_ids(self.tokenizer, text, prefix, self.stop_ids)
+        else:
+            ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return [*ids, self.stop_ids[0]] if ended else ids
 
     def response_text(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:

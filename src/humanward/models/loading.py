@@ -1,7 +1,7 @@
 """Loads policies and tokenizers from the hub, a local folder or the embedded default.
 
 Weights are read from safetensors only, remote code stays off unless asked for by name, and whatever is wrong with a
-name, a folder or a tokenizer is one InputError.
+name, a folder or a tokenizer is one InputError. The rules for users are in docs/models.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,25 @@ from transformers.utils import logging as transformers_logging
 from humanward import demo
 from humanward.config import ModelConfig
 from humanward.errors import InputError
+from humanward.models.states import decoder_prefix
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its tokenizer. ``stop_ids`` end a response; ``pad_id`` fills masked positions."""
+    """A model with its tokenizer. ``stop_ids`` end a response; ``pad_id`` fills masked positions.
+
+    ``context`` is the longest prompt + response in tokens. ``vocabulary`` counts the ids that the tokenizer knows:
+    an output matrix padded beyond it has rows without a text, which are never sampled and have no probability.
+    """
 
     model: Any
     tokenizer: Any
     stop_ids: tuple[int, ...]
     pad_id: int
     context: int
+    vocabulary: int
     name: str
     notices: tuple[str, ...]
 
@@ -81,6 +87,14 @@ def readable_errors(name: str, what: str):  # type: ignore[no-untyped-def]
         local = Path(name).expanduser().exists() or name.startswith("demo/")
         if isinstance(error, ValueError) and "trust_remote_code" in str(error):
             remedy = "its code is not part of transformers; set model.trust_remote_code = true if you trust it"
+        elif local and (pickles := _pickles(Path(resolve(name)))):
+            raise InputError(
+                f"{name}: holds its weights as {pickles[0].name}, a pickle, which may run any code when it is read; "
+                "only safetensors are read: if you trust its source, load it once with transformers and write it to a "
+                "new folder with save_pretrained(NEW_FOLDER), then name that folder (docs/models.md shows how)"
+            ) from None
+        elif not local and "safetensors" in str(error):
+            remedy = "only safetensors are read; name a revision or copy that has them (docs/models.md shows how)"
         elif local:
             remedy = "check that the folder holds config.json, the tokenizer files and *.safetensors"
         else:
@@ -89,6 +103,13 @@ def readable_errors(name: str, what: str):  # type: ignore[no-untyped-def]
     finally:
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()
+
+
+def _pickles(folder: Path) -> list[Path]:
+    """The folder's pickled weights, if it has no others."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return []
+    return sorted(p for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(kind))
 
 
 def refuse_missing_weights(name: str, info: dict[str, Any], remedy: str) -> None:
@@ -150,7 +171,15 @@ def load_model(config: ModelConfig) -> Loaded:
     refuse_missing_weights(config.policy, info, "name a complete language model")
     with readable_errors(config.policy, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    return finish_loading(model.to(device), tokenizer, config.policy)
+    loaded = finish_loading(model.to(device), tokenizer, config.policy)
+    learnt = trained_length(model)
+    if learnt is None or config.max_prompt_tokens <= learnt:
+        return loaded
+    notice = (
+        f"{config.policy} was trained with prompts of {learnt} tokens; model.max_prompt_tokens = "
+        f"{config.max_prompt_tokens} admits longer ones, which it reads without having learnt to"
+    )
+    return replace(loaded, notices=(*loaded.notices, notice))
 
 
 def finish_loading(model: Any, tokenizer: Any, name: str) -> Loaded:
@@ -169,17 +198,94 @@ def finish_loading(model: Any, tokenizer: Any, name: str) -> Loaded:
             f"{name} has no padding token; token {pad_id} fills masked positions (masks are explicit, so the end "
             "of a response is still learnt)"
         )
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    if max(len(tokenizer), pad_id + 1) > vocabulary:
+    prefix = decoder_prefix(model) if model.config.is_encoder_decoder else ()
+    if model.config.is_encoder_decoder and not prefix:
+        raise InputError(f"{name}: names no decoder_start_token_id to begin a response with; set it in config.json")
+    embeddings = model.get_input_embeddings().weight.shape[0]
+    known = max(tokenizer.get_vocab().values(), default=-1) + 1
+    vocabulary = max(known, pad_id + 1, *(i + 1 for i in (*stop_ids, *prefix)))
+    if vocabulary > embeddings:
         raise InputError(
-            f"{name}: its tokenizer has {len(tokenizer)} tokens but the model only {vocabulary} embeddings; "
+            f"{name}: its tokenizer has {vocabulary} tokens but the model only {embeddings} embeddings; "
             "use the tokenizer that the model was trained with"
+        )
+    if unused := unused_generation_settings(model):
+        notices.append(
+            f"{name}: its generation settings {', '.join(unused)} are not applied: answers are drawn from the model's "
+            "own distribution, the one that is trained and measured"
         )
     model.requires_grad_(False)
     model.eval()
+    return Loaded(
+        model, tokenizer, stop_ids, int(pad_id), context_length(model, len(prefix)), vocabulary, name, tuple(notices)
+    )
+
+
+UNLIMITED = 1_000_000
+"""The context of models that have no table of positions."""
+
+
+def context_length(model: Any, prefix: int = 0) -> int:
+    """The longest prompt + response in tokens.
+
+    Models that know relative positions alone (T5, ALiBi) have no limit: what T5 calls n_positions is the length that it
+    was trained with. With absolute positions an encoder-decoder's two sides each have this many places; here they
+    share them, as elsewhere, and the decoder's prefix takes its own off.
+    """
     text = model.config.get_text_config()
-    context = int(getattr(text, "max_position_embeddings", 0) or getattr(text, "n_positions", 0) or 0) or 1_000_000
-    return Loaded(model, tokenizer, stop_ids, int(pad_id), context, name, tuple(notices))
+    if getattr(text, "relative_attention_num_buckets", None):
+        return UNLIMITED
+    names = ("max_position_embeddings", "n_positions", "max_encoder_position_embeddings")
+    limits = [int(getattr(text, name, 0) or 0) for name in (*names, "max_decoder_position_embeddings")]
+    return min((limit for limit in limits if limit > 0), default=UNLIMITED) - prefix
+
+
+def trained_length(model: Any) -> int | None:
+    """Tokens of a prompt that a model without a hard limit was trained with, where it says so (T5: n_positions)."""
+    text = model.config.get_text_config()
+    relative = getattr(text, "relative_attention_num_buckets", None)
+    return int(getattr(text, "n_positions", 0) or 0) or None if relative else None
+
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "num_beams": (1,),
+    "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "bad_words_ids": (),
+    "force_words_ids": (),
+    "suppress_tokens": (),
+    "begin_suppress_tokens": (),
+    "forced_eos_token_id": (),
+    "forced_decoder_ids": (),
+    "exponential_decay_length_penalty": (),
+    "sequence_bias": (),
+    "guidance_scale": (1.0,),
+    "diversity_penalty": (0.0,),
+    "penalty_alpha": (0.0,),
+    "watermarking_config": (),
+}
+"""Generation settings that change the distribution, with the values (besides None) that leave it as it is."""
+
+
+def unused_generation_settings(model: Any) -> list[str]:
+    """``name = value`` of the model's generation settings that humanward does not apply.
+
+    Temperature, top-k and top-p are not among them (the run's own take their place), nor is a forced first token of an
+    encoder-decoder, which is part of what the decoder reads.
+    """
+    settings = getattr(model, "generation_config", None)
+    found = [(name, getattr(settings, name, None), neutral) for name, neutral in _NEUTRAL.items()]
+    if not model.config.is_encoder_decoder:
+        found.append(("forced_bos_token_id", getattr(settings, "forced_bos_token_id", None), ()))
+    return [
+        f"{name} = {str(value)[:40]}"
+        for name, value, neutral in found
+        if value is not None and value != [] and value not in neutral
+    ]
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from humanward.config import PromptsConfig, RunConfig
 from humanward.errors import InputError
 from humanward.models.base import SharedBase
 from humanward.models.loading import load_model
+from humanward.models.provenance import identify
 from humanward.progress import Reporter
 from humanward.prompts import PromptFile, PromptForm, content_key, read_prompts, split_prompts
 from humanward.records import Prompt, read_jsonl, write_jsonl
@@ -43,6 +44,10 @@ class Run:
         """The policy's base, loaded at first use, with its ``policy`` role."""
         if self._base is None:
             model = self.config.model
+            pinned = self.folder.models().get("policy", {})
+            if pinned.get("name") == model.policy and pinned.get("commit") is not None:
+                # Whatever the hub's branch names by now, a run goes on with the weights that it began with.
+                model = model.model_copy(update={"revision": pinned["commit"]})
             base = SharedBase(load_model(model), system_prompt=model.system_prompt)
             room = base.context - self.config.sampling.max_new_tokens
             if room < 1:
@@ -56,6 +61,9 @@ class Run:
                 base.start_from(model.adapter)
             for line in base.notices:
                 self.reporter.warn(line)
+            self.folder.pin("policy", identify(model.policy, model.revision))
+            if model.adapter is not None:
+                self.folder.pin("adapter", identify(model.adapter))
             self._base = base
         return self._base
 
@@ -85,6 +93,8 @@ class Run:
                     device=device,
                 )
             self._classifiers[which, ""] = source
+            revisions = {"reward": reward.classifier_revision, "judge": evaluation.judge_revision}
+            self.folder.pin(which, identify(source.name, revisions.get(which)))
         return self._classifiers[which, ""]
 
     def gold(self) -> Gold:

@@ -40,6 +40,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
     # A report made again keeps its command: a run of a comparison is not reproduced by its configuration alone.
     earlier = stages.get("report", {}).get("reproduce")
     command = reproduce or earlier or f"humanward run {folder.file('config.toml')} --out NEW_FOLDER"
+    command = _with_revision(command, config, folder.models())
     inputs = ReportInputs(
         rows=rows,
         metrics=folder.metrics(),
@@ -54,7 +55,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         simulated_annotators=bool(feedback.get("simulated", False)),
         warnings=_warnings(stages),
         reproduce=command,
-        versions=versions(),
+        versions={**versions(), **_models(folder.models())},
         seconds=seconds,
         config_toml=config.to_toml(),
         title=f"{config.model.policy}{f', best of {n}' if choosing else f' aligned by {config.algorithm.upper()}'}",
@@ -108,6 +109,23 @@ def _warnings(stages: dict[str, dict[str, Any]]) -> list[str]:
     if cut := stages["evaluate"].get("truncated"):
         lines.append(f"{cut} texts were longer than the judge reads and were cut at their end")
     return lines
+
+
+def _models(models: dict[str, dict[str, str | None]]) -> dict[str, str]:
+    """What served each use, with its commit on the hub or its folder's digest."""
+    found = {}
+    for use, model in models.items():
+        kind = "commit" if "commit" in model else "sha256"
+        found[use] = f"{model['name']} ({kind} {model[kind] or 'unknown'})"
+    return found
+
+
+def _with_revision(command: str, config: RunConfig, models: dict[str, dict[str, str | None]]) -> str:
+    """The command with the policy's commit, where it came from the hub and the command does not name it."""
+    commit = models.get("policy", {}).get("commit")
+    if commit is None or commit == config.model.revision or commit in command:
+        return command
+    return command.replace(" --out ", f" --set model.revision={commit} --out ")
 
 
 def versions() -> dict[str, str]:
