@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from humanward.errors import InputError
+from humanward.reward_config import KINDS, ClassifierOptions, Label, RewardConfig
+from humanward.section import Section
 
 Algorithm = Literal["ppo", "rloo", "grpo", "reinforce++", "sft", "dpo", "ipo", "orpo", "kto", "best-of-n"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 ON_POLICY = ("ppo", "rloo", "grpo", "reinforce++")
 OFF_POLICY = ("sft", "dpo", "ipo", "orpo", "kto")
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors and values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -35,10 +31,28 @@ class ModelConfig(Section):
     adapter: str | None = Field(None, description="SFT adapter to start from; it becomes the reference")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
+    quantization: Literal["none", "nf4"] = Field(
+        "none", description="nf4: the frozen base in 4 bits with double quantisation (QLoRA); extra qlora"
+    )
+    train: Literal["adapter", "full"] = Field(
+        "adapter", description="full: all of the policy's weights; the frozen base beside it stays the reference"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, about a third more time"
+    )
     trust_remote_code: bool = False
     system_prompt: str | None = Field(None, description="put before every prompt that has no system turn")
     max_prompt_tokens: int = Field(256, ge=1, description="longer prompts are refused, or dropped and counted")
     long_prompts: Literal["refuse", "drop"] = "refuse"
+
+    @model_validator(mode="after")
+    def _trainable(self) -> ModelConfig:
+        if self.train == "full" and self.quantization != "none":
+            raise ValueError(
+                f"quantization={self.quantization!r} and train='full': 4-bit weights cannot be trained themselves; "
+                "set model.train = 'adapter' (QLoRA), or model.quantization = 'none'"
+            )
+        return self
 
 
 class LoraConfig(Section):
@@ -47,6 +61,11 @@ class LoraConfig(Section):
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0)
     target_modules: str | tuple[str, ...] = "all-linear"
+    variant: Literal["lora", "dora"] = Field("lora", description="dora learns each column's magnitude by itself")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank) instead of alpha / rank")
+    dtype: Literal["float32", "base"] = Field(
+        "float32", description="of the adapters' weights; base: as the frozen base, half the memory and coarser steps"
+    )
 
 
 class PromptsConfig(Section):
@@ -119,7 +138,8 @@ class FeedbackConfig(Section):
     completions_per_prompt: int = Field(4, ge=2, le=16)
     prompts: int = Field(300, ge=2, description="prompts to sample completions for, at most")
     gold: str = Field("demo/detector", description="classifier that simulated annotators follow, with noise")
-    gold_label: str = "nothate"
+    gold_label: Label = Field("nothate", description="its name or index")
+    gold_options: ClassifierOptions = ClassifierOptions()
     gold_output: Literal["logit", "probability"] = Field(
         "probability",
         description="a probability tells harmless answers hardly apart, as people do; a logit always does",
@@ -142,32 +162,6 @@ class FeedbackConfig(Section):
         return self
 
 
-class RewardConfig(Section):
-    """What scores a response: a reward model trained on the preferences, or a ready-made classifier."""
-
-    source: Literal["trained", "classifier"] = "trained"
-    classifier: str = "demo/detector"
-    classifier_revision: str | None = None
-    label: str | int = Field("nothate", description="the label whose score is the reward: its name or index")
-    output: Literal["logit", "probability"] = "logit"
-    text: Literal["response", "prompt+response"] = "response"
-    max_tokens: int | None = Field(
-        None, ge=2, description="longer texts are truncated on the right; None: the classifier's limit"
-    )
-    model: str | None = Field(
-        None, description="a ready-trained reward model (folder with adapter and head) to use as it is"
-    )
-    epochs: int = Field(3, ge=1)
-    batch_size: int = Field(16, ge=1, description="prompts in a minibatch, each with all its completions and pairs")
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    max_tokens_trained: int = Field(512, ge=8, description="prompt + response; longer prompts lose their beginning")
-    rank: int = Field(16, ge=1)
-    validation_fraction: float = Field(
-        0.25, gt=0, lt=1, description="share of the prompts held out to measure accuracy"
-    )
-
-
 class PPOConfig(Section):
     """The on-policy family: ppo, rloo, grpo and reinforce++ in one loop. Sources of the defaults: docs/ppo.md.
 
@@ -181,6 +175,9 @@ class PPOConfig(Section):
     )
     minibatch_size: int = Field(32, ge=1, description="episodes an optimizer step")
     micro_batch_size: int = Field(32, ge=1, description="episodes in one forward; changes memory, not the result")
+    micro_batch_tokens: int = Field(
+        16_384, ge=1, description="padded tokens in one forward, at most; changes memory, not the result"
+    )
     epochs: int = Field(4, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     critic_learning_rate: float = Field(1e-2, gt=0)
@@ -196,6 +193,12 @@ class PPOConfig(Section):
     whiten_rewards: bool = False
     scale_by_deviation: bool = Field(
         True, description="grpo divides by the standard deviation of a prompt's scores; off is Dr. GRPO"
+    )
+    critic: Literal["trunk", "adapter"] = Field(
+        "trunk", description="the value head reads the policy's states, or those of an adapter of its own"
+    )
+    critic_start: Literal["zero", "reward"] = Field(
+        "zero", description="reward: a critic of its own begins as the trained reward model"
     )
     critic_warmup_steps: int = Field(
         2, ge=0, description="first steps that train the value head alone; the policy rests"
@@ -219,6 +222,12 @@ class PPOConfig(Section):
     anchor_scores: bool = Field(
         True, description="shift and scale scores to mean 0, standard deviation 1 on the reference"
     )
+
+    @model_validator(mode="after")
+    def _critic(self) -> PPOConfig:
+        if self.critic_start == "reward" and self.critic == "trunk":
+            raise ValueError("critic_start='reward' needs a critic of its own; set ppo.critic = 'adapter'")
+        return self
 
     @model_validator(mode="after")
     def _sizes(self) -> PPOConfig:
@@ -262,7 +271,8 @@ class EvaluationConfig(Section):
 
     judge: str = "demo/judge"
     judge_revision: str | None = None
-    judge_label: str | int = "hate"
+    judge_label: Label = Field("hate", description="the label whose probability is the toxicity: its name or index")
+    judge_options: ClassifierOptions = ClassifierOptions()
     prompts: int = Field(300, ge=2, description="test prompts, at most")
     samples: int = Field(1, ge=1, description="responses a prompt and model; 25 for the RealToxicityPrompts protocol")
 
@@ -306,10 +316,21 @@ class RunConfig(Section):
                     f"{section}.{unused[0]} = {getattr(given, unused[0])!r}: {self.algorithm} does not use it; "
                     f"it uses {'; '.join(_listed(used))}"
                 )
+        longest = self.model.max_prompt_tokens + self.sampling.max_new_tokens
+        if self.algorithm in ON_POLICY and self.ppo.micro_batch_tokens < longest:
+            raise ValueError(
+                f"ppo.micro_batch_tokens={self.ppo.micro_batch_tokens} is less than one sequence may have: {longest}, "
+                f"model.max_prompt_tokens + sampling.max_new_tokens; raise it to {longest} or more"
+            )
         if self.algorithm == "ppo" and self.ppo.critic_warmup_steps >= self.ppo.steps:
             raise ValueError(
                 f"ppo.critic_warmup_steps={self.ppo.critic_warmup_steps} leaves none of ppo.steps={self.ppo.steps} for "
                 "the policy; lower it"
+            )
+        if self.ppo.critic_start == "reward" and self.reward.source != "trained":
+            raise ValueError(
+                f"ppo.critic_start = 'reward': reward.source = {self.reward.source!r} has no adapter on this base to "
+                "start from; set ppo.critic_start = 'zero'"
             )
         if self.algorithm in ("rloo", "grpo") and self.ppo.samples_per_prompt < 2:
             raise ValueError(
@@ -318,13 +339,10 @@ class RunConfig(Section):
             )
         if self.algorithm in OFF_POLICY and self.feedback.source == "none":
             raise ValueError(f"algorithm = {self.algorithm!r} learns from preferences; set feedback.source")
-        trains_a_reward = (
-            self.algorithm not in OFF_POLICY and self.reward.source == "trained" and self.reward.model is None
-        )
+        trains_a_reward = self.algorithm not in OFF_POLICY and self.reward.trains
         if trains_a_reward and self.feedback.source == "none":
-            raise ValueError(
-                "reward.source = 'trained' needs rankings; set feedback.source, or reward.source = 'classifier'"
-            )
+            learner = "source = 'trained'" if self.reward.source == "trained" else "sources of kind 'trained'"
+            raise ValueError(f"reward.{learner} needs rankings; set feedback.source, or reward.source = 'classifier'")
         if self.feedback.source == "ratings" and (trains_a_reward or self.algorithm in ("dpo", "ipo", "orpo")):
             learner = "a trained reward model" if trains_a_reward else self.algorithm
             raise ValueError(
@@ -352,7 +370,15 @@ DEFAULTS_OF: dict[str, dict[str, dict[str, Any]]] = {
     "grpo": {"ppo": {"samples_per_prompt": 4}},
 }
 
-_CRITIC = {"critic_learning_rate", "critic_warmup_steps", "gae_lambda", "value_clip_range", "value_coef"}
+_CRITIC = {
+    "critic",
+    "critic_start",
+    "critic_learning_rate",
+    "critic_warmup_steps",
+    "gae_lambda",
+    "value_clip_range",
+    "value_coef",
+}
 _NOT_SHARED = {
     "ppo": {"scale_by_deviation"},
     "rloo": {*_CRITIC, "gamma", "whiten_rewards", "scale_by_deviation"},
@@ -436,7 +462,7 @@ def override(values: dict[str, Any], overrides: tuple[str, ...]) -> None:
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors()
     problem = problems[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = _key(problem["loc"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key} = {problem['input']!r}; {_remedy(problem['loc'])}{more}"
@@ -447,17 +473,38 @@ def _first_problem(error: ValidationError) -> str:
         if key and not isinstance(problem["input"], dict | Section):
             return f"{key} = {problem['input']!r}: {message}{more}"
         return (f"{key}.{message}" if key else message) + more
+    if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return f"{key} = {problem['input']!r}: needs a kind of {', '.join(KINDS)}; set kind{more}"
     if problem["type"] == "model_type":
         return f"{key} = {problem['input']!r}: {key} is a section, not a value; set one of its keys{more}"
     return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{more}"
 
 
+def _key(location: tuple[str | int, ...]) -> str:
+    """Where a problem is, as it is written: reward.sources[0].weight."""
+    key = ""
+    for place, part in enumerate(location):
+        if isinstance(part, int):
+            key += f"[{part}]"
+        elif not (_is_kind(location, place) or part in ("str", "int") or part.startswith("tuple[")):
+            key += f".{part}" if key else part
+    return key
+
+
+def _is_kind(location: tuple[str | int, ...], place: int) -> bool:
+    """Whether a part names the kind of a source, which pydantic puts behind its number in the list."""
+    return place > 0 and isinstance(location[place - 1], int) and location[place] in KINDS
+
+
 def _remedy(location: tuple[str | int, ...]) -> str:
     section: type[BaseModel] = RunConfig
-    for part in location[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
+    for place, part in enumerate(location[:-1]):
+        if _is_kind(location, place):
+            section = KINDS[str(part)]
+        elif isinstance(part, str):
+            annotation = section.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                section = annotation
     import difflib
 
     names = list(section.model_fields)

@@ -241,9 +241,9 @@ def normalise_each_micro_batch(patch: pytest.MonkeyPatch) -> None:
 
     @instead_of(OnPolicyTrainer, "_losses")
     def mean(real, self, micro, **options):
-        loss, sums = real(self, micro, **options)
+        loss, *rest = real(self, micro, **options)
         share = self.config.micro_batch_size / self.config.minibatch_size
-        return loss * share * counts["all"] / int(micro.tokens.response_mask.sum()), sums
+        return loss * share * counts["all"] / int(micro.tokens.response_mask.sum()), *rest
 
     @instead_of(OnPolicyTrainer, "_update")
     def by_length(real, self, batch, **options):

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from humanward.models.base import SharedBase
 from humanward.models.heads import ScoreHead, ValueHead
+from humanward.models.micro_batches import MicroBatches
 from humanward.models.tokens import Tokens, make_tokens
 from humanward.reward.model import RewardModel
 from humanward.rl.rollouts import judge_tokens
@@ -162,7 +163,7 @@ def test_values_equal_the_head_on_the_models_own_states(base: SharedBase) -> Non
     factor = 0.25 if base.name == "tiny-t5-tied" else 1.0
     with base.role("policy"):
         tokens = batches()["padded on both sides"]
-        _, _, values = judge_tokens(base, tokens, head, temperature=1.0, micro_batch=2)
+        _, _, values = judge_tokens(base, tokens, head, temperature=1.0, micro_batches=MicroBatches(2))
         for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
             _, _, states = hugging_face(base, prompt, response)
             expected = (factor * states[: len(response)].double()) @ weight + bias

@@ -22,7 +22,7 @@ from transformers import (
 
 from humanward.config import LoraConfig, SamplingConfig
 from humanward.models.base import SharedBase
-from humanward.models.loading import finish_loading
+from humanward.models.loading import Loaded, finish_loading
 from humanward.models.tokens import Tokens, make_tokens
 from humanward.records import Prompt
 
@@ -132,6 +132,14 @@ def model(name: str, seed: int = 0, **overrides: Any) -> Any:
     return built
 
 
+def loaded(
+    name: str = "llama", seed: int = 0, *, tokenizer: Any = None, dtype: str = "float32", **overrides: Any
+) -> Loaded:
+    """``model`` with its tokenizer, as load_model returns it."""
+    built = model(name, seed, **overrides).to(getattr(torch, dtype))
+    return finish_loading(built, tokenizer or word_tokenizer(), f"tiny-{name}")
+
+
 def shared_base(
     name: str = "llama",
     seed: int = 0,
@@ -142,9 +150,7 @@ def shared_base(
     **overrides: Any,
 ) -> SharedBase:
     """A SharedBase around ``model``, in float32 unless told otherwise."""
-    built = model(name, seed, **overrides).to(getattr(torch, dtype))
-    loaded = finish_loading(built, tokenizer or word_tokenizer(), f"tiny-{name}")
-    return SharedBase(loaded, system_prompt=system_prompt)
+    return SharedBase(loaded(name, seed, tokenizer=tokenizer, dtype=dtype, **overrides), system_prompt=system_prompt)
 
 
 def byte_base(seed: int = 0) -> SharedBase:

@@ -12,6 +12,7 @@ import torch
 from models import tiny
 
 from humanward.config import PPOConfig
+from humanward.models.micro_batches import MicroBatches
 from humanward.models.tokens import Tokens
 from humanward.records import Prompt
 from humanward.rl import trainer as trainer_module
@@ -139,7 +140,9 @@ def check_forwards_repeat(base: Any = None) -> None:
         base = tiny.shared_base("gpt2", attn_pdrop=0.3, resid_pdrop=0.3, embd_pdrop=0.3)
         tiny.with_policy(base)
     with base.role("policy"):
-        first, second = (judge_tokens(base, tiny.tokens(), None, temperature=1.0, micro_batch=3)[0] for _ in range(2))
+        first, second = (
+            judge_tokens(base, tiny.tokens(), None, temperature=1.0, micro_batches=MicroBatches(3))[0] for _ in range(2)
+        )
     assert torch.equal(first, second)
 
 

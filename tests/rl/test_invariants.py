@@ -15,6 +15,7 @@ from rl import checks
 from rl.checks import gradients, make_trainer, numbers, step
 
 from humanward.models.base import SharedBase
+from humanward.models.micro_batches import MicroBatches
 from humanward.models.tokens import Tokens
 from humanward.rl import trainer as trainer_module
 from humanward.rl.rollouts import Rollout, judge_tokens
@@ -237,12 +238,13 @@ def test_the_first_log_ratio_is_within_1e_5_in_float32_whatever_the_packing(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tiny.with_policy(tiny.shared_base(name), moved=0.1)
-    trainer, _ = make_trainer(numbers, base=base, sampling=RAGGED, minibatch_size=4, micro_batch_size=1)
+    trainer, _ = make_trainer(numbers, base=base, sampling=RAGGED, minibatch_size=4, micro_batch_size=2)
     assert float(first_log_ratios(trainer, monkeypatch).abs().max()) <= 1e-5
     with base.role("policy"):
         _, rollout = step(trainer)
         packed = [
-            judge_tokens(base, rollout.tokens, None, temperature=3.0, micro_batch=size)[0] for size in (8, 4, 2, 1)
+            judge_tokens(base, rollout.tokens, None, temperature=3.0, micro_batches=MicroBatches(size))[0]
+            for size in (8, 4, 2, 1)
         ]
     for other in packed[1:]:
         assert float((other - packed[0]).abs().max()) <= 1e-5
@@ -260,8 +262,12 @@ def test_in_bfloat16_packing_stays_within_a_mean_of_1e_3_and_a_maximum_of_5e_2(
         sampling={"max_new_tokens": 24},
         rollout_size=32,
         minibatch_size=32,
-        micro_batch_size=1,
+        micro_batch_size=4,
         epochs=1,
+    )
+    real = trainer_module.judge_tokens
+    monkeypatch.setattr(
+        trainer_module, "judge_tokens", lambda *a, **options: real(*a, **{**options, "micro_batches": MicroBatches(32)})
     )
     difference = first_log_ratios(trainer, monkeypatch).abs()
     assert 0 < float(difference.mean()) <= 1e-3

@@ -46,9 +46,9 @@ class Mutant:
 def forget_temperature_in_reference(patch: pytest.MonkeyPatch) -> None:
     real = trainer_module.judge_tokens
 
-    def judge(base, tokens, value_head, *, temperature, micro_batch):
+    def judge(base, tokens, value_head, *, temperature, micro_batches):
         temperature = 1.0 if value_head is None else temperature
-        return real(base, tokens, value_head, temperature=temperature, micro_batch=micro_batch)
+        return real(base, tokens, value_head, temperature=temperature, micro_batches=micro_batches)
 
     patch.setattr(trainer_module, "judge_tokens", judge)
 
@@ -125,9 +125,10 @@ def normalise_each_micro_batch(patch: pytest.MonkeyPatch) -> None:
     real = OnPolicyTrainer._losses
 
     def learn(self, micro, **options):
-        loss, sums = real(self, micro, **options)
+        loss, *rest = real(self, micro, **options)
         ours = int(micro.tokens.response_mask.sum())
-        return loss * (self._global_count / ours) / (self.config.minibatch_size / self.config.micro_batch_size), sums
+        scale = self._global_count / ours / (self.config.minibatch_size / self.config.micro_batch_size)
+        return loss * scale, *rest
 
     update = OnPolicyTrainer._update
 

@@ -1,7 +1,9 @@
-"""One frozen base in memory; policy, reference and reward model are named adapters and heads on it."""
+"""One frozen base in memory; policy, reference, critic and reward model are named adapters and heads on it."""
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +21,10 @@ from transformers.pytorch_utils import Conv1D
 from humanward.config import LoraConfig
 from humanward.errors import InputError
 from humanward.models import states
+from humanward.models.checkpointing import checkpoint_layers
 from humanward.models.loading import Loaded
 from humanward.models.logprobs import LogitsOf, token_statistics
+from humanward.models.quantization import is_quantized
 from humanward.models.tokens import Tokens, make_tokens
 from humanward.records import Message, Prompt
 
@@ -32,11 +36,14 @@ class SharedBase:
     """A frozen language model with roles.
 
     ``policy`` is the adapter being trained. ``reference`` is the base with adapters off or, when the run starts from
-    an SFT adapter, that adapter, frozen. Further roles (``reward``) are adapters of their own. ``role(name)`` switches
-    and always restores.
+    an SFT adapter, that adapter, frozen. Further roles (``reward``, ``critic``) are adapters of their own. A role may
+    also be a whole copy of the base (full fine-tuning). ``role(name)`` switches and always restores; ``model`` is what
+    the present role computes with.
     """
 
-    def __init__(self, loaded: Loaded, *, system_prompt: str | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, *, system_prompt: str | None = None, gradient_checkpointing: bool = False
+    ) -> None:
         self.name = loaded.name
         self.tokenizer = loaded.tokenizer
         self.stop_ids = loaded.stop_ids
@@ -44,8 +51,9 @@ class SharedBase:
         self.context = loaded.context
         self.notices = list(loaded.notices)
         self.system_prompt = system_prompt
-        self.model = loaded.model
+        self.model: Any = loaded.model
         self.device = loaded.model.device
+        self.compute_dtype: torch.dtype = loaded.model.dtype
         self.vocabulary = loaded.vocabulary
         head = loaded.model.get_output_embeddings()
         if head is None:
@@ -55,6 +63,9 @@ class SharedBase:
         self.width: int = head.weight.shape[1]
         # Any, because PEFT hands its methods through to the base by __getattr__.
         self._peft: Any = None
+        self._frozen = loaded.model
+        self._whole: dict[str, Any] = {}
+        self._checkpointing = gradient_checkpointing
         self._role = "reference"
         self._reference_adapter: str | None = None
         self._own_head = self._head_is_plain()
@@ -62,85 +73,139 @@ class SharedBase:
             self.notices.append(
                 f"{self.name} scales or caps its logits; its own forward is used, which takes more memory"
             )
+        if gradient_checkpointing:
+            checkpoint_layers(self.model, self.name)
 
     # --- roles ---------------------------------------------------------------------------------------------------
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Adapters present, and the reference, which always is."""
+        """Adapters and copies present, and the reference, which always is."""
         adapters = () if self._peft is None else tuple(self._peft.peft_config)
-        return tuple(dict.fromkeys((*adapters, "reference")))
+        return tuple(dict.fromkeys((*adapters, *self._whole, "reference")))
 
     def add_role(self, name: str, lora: LoraConfig, seed: int = 0) -> None:
         """A new adapter that changes nothing yet (LoRA's B is 0); its A is drawn from ``seed``."""
         targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-        task = peft.TaskType.SEQ_2_SEQ_LM if self.model.config.is_encoder_decoder else peft.TaskType.CAUSAL_LM
+        task = peft.TaskType.SEQ_2_SEQ_LM if self._frozen.config.is_encoder_decoder else peft.TaskType.CAUSAL_LM
         config = peft.LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,  # type: ignore[arg-type]
             target_modules=targets,
+            use_dora=lora.variant == "dora",
+            use_rslora=lora.rslora,
             lora_dropout=0.0,
             bias="none",
             task_type=task,
-            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self._frozen.modules()),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                if self._peft is None:
-                    self._peft = peft.get_peft_model(self.model, config, adapter_name=name)
-                else:
-                    self._peft.add_adapter(name, config)
+                self._inject(name, config, float32=lora.dtype == "float32")
             except ValueError as error:
                 raise InputError(
                     f"lora.target_modules = {lora.target_modules!r}: matches nothing in {self.name} "
                     f"({str(error).splitlines()[0][:120]}); use 'all-linear' or names such as q_proj"
                 ) from error
+
+    def _inject(self, name: str, config: peft.PeftConfig, *, float32: bool = True) -> None:
+        if self._peft is None:
+            # The wrapper's random start is the seed's; PEFT makes 16-bit adapters float32 unless told otherwise.
+            self._peft = peft.get_peft_model(self._frozen, config, adapter_name=name, autocast_adapter_dtype=float32)
+        else:
+            self._peft.add_adapter(name, config, autocast_adapter_dtype=float32)
         self._adapters_changed()
+
+    def copy_role(self, name: str, source: str) -> None:
+        """A new adapter ``name`` that begins as the adapter ``source``, of the same kind and in the same precision."""
+        if self._peft is None or source not in self._peft.peft_config:
+            raise KeyError(f"there is no adapter {source!r}")
+        config = copy.deepcopy(self._peft.peft_config[source])
+        config.inference_mode = False
+        precision = {parameter.dtype for parameter in self.role_parameters(source)}
+        with torch.random.fork_rng(devices=[]):
+            self._inject(name, config, float32=torch.float32 in precision)
+        weights = peft.get_peft_model_state_dict(self._peft, adapter_name=source, save_embedding_layers=False)
+        peft.set_peft_model_state_dict(self._peft, weights, adapter_name=name)
+
+    def add_whole_role(self, name: str, adapter: str | Path | None = None) -> None:
+        """A trainable copy of the base in float32 (full fine-tuning), with ``adapter`` merged into it where given.
+
+        Products are computed in the base's precision; float32 keeps steps that bfloat16 would round away.
+        """
+        if self._peft is not None:
+            raise ValueError("a whole role is copied from the base, so it comes before the first adapter")
+        if is_quantized(self._frozen):
+            raise InputError(
+                f"{self.name}: 4-bit weights cannot be trained themselves; set model.train = 'adapter' (QLoRA), "
+                "or model.quantization = 'none'"
+            )
+        whole = copy.deepcopy(self._frozen).float()
+        if adapter is not None:
+            _refuse_no_adapter(Path(adapter))
+            with self._fits(Path(adapter)):
+                whole = peft.PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload()
+        if self._checkpointing:
+            checkpoint_layers(whole, self.name)
+        self._whole[name] = whole.requires_grad_(True).eval()
 
     def load_role(self, name: str, folder: str | Path) -> None:
         """An adapter from a folder in PEFT's format (safetensors)."""
         folder = Path(folder)
-        if not (folder / "adapter_model.safetensors").exists():
-            raise InputError(f"{folder}: holds no adapter_model.safetensors; name a folder that PEFT saved")
-        try:
+        _refuse_no_adapter(folder)
+        with self._fits(folder):
             if self._peft is None:
-                self._peft = peft.PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+                self._peft = peft.PeftModel.from_pretrained(self._frozen, str(folder), adapter_name=name)
             else:
                 self._peft.load_adapter(str(folder), adapter_name=name)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise InputError(
-                f"{folder}: does not fit {self.name} ({str(error).splitlines()[0][:160]}); "
-                "an adapter belongs to the base that it was trained on"
-            ) from error
         self._adapters_changed()
 
     def start_from(self, folder: str | Path) -> None:
         """Start from an SFT adapter: it becomes the frozen reference, and the policy begins as its copy."""
         self.load_role("reference", folder)
         self._reference_adapter = "reference"
-        self.load_role("policy", folder)
+        if "policy" not in self._whole:
+            self.load_role("policy", folder)
 
     def replace_role(self, name: str, folder: Path) -> None:
-        """Put the weights of a saved adapter into the present adapter ``name``; both have the same shapes."""
-        file = folder / "adapter_model.safetensors"
-        if not file.exists():
-            raise InputError(f"{folder}: holds no adapter_model.safetensors; run the align stage first")
+        """Put the saved weights in ``folder`` into the present role ``name``; both have the same shapes."""
+        if name in self._whole:
+            if not (folder / "config.json").exists():
+                raise InputError(f"{folder}: holds no config.json; run the align stage first")
+            with self._fits(folder):
+                saved = type(self._whole[name]).from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+                self._whole[name].load_state_dict(saved.state_dict())
+            return
         if self._peft is None or name not in self._peft.peft_config:
             raise KeyError(f"there is no adapter {name!r}")
+        _refuse_no_adapter(folder, "run the align stage first")
+        with self._fits(folder):
+            weights = load_file(folder / "adapter_model.safetensors")
+            peft.set_peft_model_state_dict(self._peft, weights, adapter_name=name)
+
+    @contextmanager
+    def _fits(self, folder: Path) -> Iterator[None]:
+        """Says which base an adapter was trained on where it does not fit this one."""
         try:
-            peft.set_peft_model_state_dict(self._peft, load_file(file), adapter_name=name)
-        except RuntimeError as error:
+            yield
+        except (RuntimeError, ValueError, OSError) as error:
+            trained_on = _base_of(folder)
             raise InputError(
-                f"{folder}: does not fit {self.name} ({str(error).splitlines()[0][:160]}); "
-                "an adapter belongs to the base that it was trained on"
+                f"{folder}: {f'was trained on {trained_on} and ' if trained_on else ''}does not fit {self.name} "
+                f"({str(error).splitlines()[0][:160]}); an adapter belongs to the base that it was trained on"
             ) from error
 
     def save_role(self, name: str, folder: Path) -> None:
-        """Write an adapter as PEFT does, so that plain PEFT loads ``folder``."""
+        """Write an adapter as PEFT does, a whole role as transformers does: either loads ``folder`` without us."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if name in self._whole:
+            kept = copy.deepcopy(self._whole[name]).to(self._frozen.dtype)
+            kept.save_pretrained(folder, safe_serialization=True)
+            self.tokenizer.save_pretrained(folder)
+            return
         if self._peft is None or name not in self._peft.peft_config:
             raise KeyError(f"there is no adapter {name!r}")
-        folder.mkdir(parents=True, exist_ok=True)
         config = self._peft.peft_config[name]
         # The base's embeddings are frozen; left to itself PEFT would ask the hub whether they were resized.
         weights = peft.get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
@@ -154,8 +219,24 @@ class SharedBase:
         config.inference_mode = inference
 
     def role_parameters(self, name: str) -> list[nn.Parameter]:
-        """The adapter's weights, in a stable order."""
-        return [p for n, p in self.model.named_parameters() if f".{name}." in f"{n}." and "lora_" in n]
+        """The weights of an adapter or of a whole copy, in a stable order."""
+        if name in self._whole:
+            return list(self._whole[name].parameters())
+        return [p for n, p in self._frozen.named_parameters() if f".{name}." in f"{n}." and "lora_" in n]
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """What is stored and computed in which number format."""
+        stored = "nf4, double quantisation" if is_quantized(self._frozen) else _short(self._frozen)
+        compute = str(self.compute_dtype).removeprefix("torch.")
+        trained = {_short(p) for name in self.roles for p in self.role_parameters(name)}
+        return {
+            "base": stored,
+            "compute": compute,
+            "autocast": compute if self.compute_dtype == torch.bfloat16 else "off",
+            "adapters": ", ".join(sorted(trained)) or "none",
+            "log_probabilities": "float32",
+        }
 
     @contextmanager
     def role(self, name: str) -> Iterator[SharedBase]:
@@ -171,13 +252,14 @@ class SharedBase:
 
     def _adapters_changed(self) -> None:
         # An output matrix with an adapter of its own is no longer the plain matrix that ``logits`` multiplies with.
-        if isinstance(self.model.get_output_embeddings(), BaseTunerLayer | AuxiliaryTrainingWrapper):
+        if isinstance(self._frozen.get_output_embeddings(), BaseTunerLayer | AuxiliaryTrainingWrapper):
             self._own_head = False
         self._switch(self._role)
 
     def _switch(self, name: str) -> None:
         self._role = name
-        if self._peft is None:
+        self.model = self._whole.get(name, self._frozen)
+        if self._peft is None or name in self._whole:
             return
         adapter = self._reference_adapter if name == "reference" else name
         if adapter is None:
@@ -187,23 +269,35 @@ class SharedBase:
         self._peft.set_adapter(adapter)
         if self._peft.peft_config[adapter].modules_to_save:
             # Whole matrices that an SFT adapter brings (new embeddings, say) stay as they are: only LoRA is trained.
-            for full_name, parameter in self.model.named_parameters():
+            for full_name, parameter in self._frozen.named_parameters():
                 if ".modules_to_save." in full_name:
                     parameter.requires_grad_(False)
         if name == "reference":
             for parameter in self.role_parameters(adapter):
                 parameter.requires_grad_(False)
 
+    def _guard(self, hidden: torch.Tensor) -> torch.Tensor:
+        """``hidden``, whose backward pass is refused under any other role: gradients would be lost or another's."""
+        if hidden.requires_grad:
+            role = self._role
+
+            def check(_gradient: torch.Tensor) -> None:
+                if self._role != role:
+                    raise RuntimeError(f"a forward of role {role!r} goes backward under role {self._role!r}")
+
+            hidden.register_hook(check)
+        return hidden
+
     # --- forward -------------------------------------------------------------------------------------------------
 
     def _autocast(self) -> torch.autocast:
         """Adapters stay float32 and multiply in the base's precision."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.model.dtype == torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.compute_dtype == torch.bfloat16)
 
     def states(self, tokens: Tokens) -> torch.Tensor:
         """(B, R + 1, D): the present role's states; see humanward.models.states."""
         with self._autocast():
-            return states.hidden_states(self.model, tokens)
+            return self._guard(states.hidden_states(self.model, tokens))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., V) from states (..., D), in float32."""
@@ -224,6 +318,7 @@ class SharedBase:
         else:
             with self._autocast():
                 hidden, logits = states.own_logits(self.model, tokens)
+            self._guard(hidden)
             source, logits_of = logits[:, :-1], lambda chunk: chunk
         logprobs, entropies = token_statistics(
             source,
@@ -244,7 +339,7 @@ class SharedBase:
         with self._autocast():
             hidden = states.hidden_states(self.model, tokens)
             _, own = states.own_logits(self.model, tokens)
-        tolerance = 1e-4 if self.model.dtype == torch.float32 else 0.05
+        tolerance = 1e-4 if self.compute_dtype == torch.float32 else 0.05
         ours = self.logits(hidden)
         return bool((ours - own.float()).abs().max() <= tolerance * own.float().abs().max().clamp_min(1))
 
@@ -306,3 +401,18 @@ class SharedBase:
             rows.append(self.prompt_ids(prompt)[-max(1, limit - len(answer)) :])
             answers.append(answer)
         return make_tokens(rows, answers, self.pad_id).to(self.device)
+
+
+def _refuse_no_adapter(folder: Path, remedy: str = "name a folder that PEFT saved") -> None:
+    if not (folder / "adapter_model.safetensors").exists():
+        raise InputError(f"{folder}: holds no adapter_model.safetensors; {remedy}")
+
+
+def _base_of(folder: Path) -> str | None:
+    """The base that an adapter's folder names, if it does."""
+    file = folder / "adapter_config.json"
+    return json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.exists() else None
+
+
+def _short(tensor_or_model: Any) -> str:
+    return str(tensor_or_model.dtype).removeprefix("torch.")

@@ -15,6 +15,15 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
+    @classmethod
+    @torch.no_grad()
+    def from_score_head(cls, head: ScoreHead) -> ValueHead:
+        """A critic that begins by saying what the reward model says, anchored."""
+        made = cls(head.linear.in_features).to(head.linear.weight.device)
+        made.linear.weight.copy_(head.linear.weight / head.scale)
+        made.linear.bias.copy_((head.linear.bias - head.shift) / head.scale)
+        return made
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (...) in float32."""
         return self.linear(hidden.to(self.linear.weight.dtype)).squeeze(-1)

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from humanward import demo
 from humanward.config import ModelConfig
 from humanward.errors import InputError
+from humanward.models.quantization import keep_one_format, nf4
 from humanward.models.states import decoder_prefix
 
 log = logging.getLogger(__name__)
@@ -164,14 +165,19 @@ def load_model(config: ModelConfig) -> Loaded:
         model_config = AutoConfig.from_pretrained(path, **options)
         family = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
         dtype = pick_dtype(config.dtype, device)
+        # Quantised while it is read, straight onto its device: the whole in full precision never exists.
+        quantised = config.quantization == "nf4"
+        placing = {"quantization_config": nf4(dtype), "device_map": {"": device}} if quantised else {}
         model: Any
         model, info = family.from_pretrained(  # type: ignore[misc]
-            path, dtype=dtype, use_safetensors=True, config=model_config, output_loading_info=True, **options
+            path, dtype=dtype, use_safetensors=True, config=model_config, output_loading_info=True, **options, **placing
         )
     refuse_missing_weights(config.policy, info, "name a complete language model")
     with readable_errors(config.policy, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    loaded = finish_loading(model.to(device), tokenizer, config.policy)
+    if quantised:
+        keep_one_format(model)
+    loaded = finish_loading(model if quantised else model.to(device), tokenizer, config.policy)
     learnt = trained_length(model)
     if learnt is None or config.max_prompt_tokens <= learnt:
         return loaded

@@ -121,7 +121,7 @@ class OfflineTrainer:
         lengths = torch.tensor([n for chunk in _chunks(batch) for one in chunk for n in one.lengths])
         ratios = (torch.cat(policy) - torch.cat(reference)).cpu()
         self.kl_at_start = float(ratios.abs().mean())
-        self._sound(alarms.log_ratios_at_start(ratios, lengths, self.base.model.dtype))
+        self._sound(alarms.log_ratios_at_start(ratios, lengths, self.base.compute_dtype))
         metrics = {**_nothing_measured(), "offline/step": 0.0, **self._validate()}
         self.history.append(metrics)
         return metrics

@@ -37,11 +37,9 @@ def kl_at_start(
     )
 
 
-def ratio_at_start(
-    new_logprobs: torch.Tensor, logprobs: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype
-) -> Alarm | None:
-    """At a step's first minibatch the policy has not moved: ratios must be 1."""
-    difference = (new_logprobs - logprobs).abs()[mask]
+def ratio_at_start(log_ratios: torch.Tensor, dtype: torch.dtype) -> Alarm | None:
+    """At a step's first minibatch the policy has not moved: the log-ratios of its real tokens must be 0."""
+    difference = log_ratios.abs()
     mean, largest = START_TOLERANCE.get(dtype, START_TOLERANCE[torch.bfloat16])
     if float(difference.mean()) <= mean and float(difference.max()) <= largest:
         return None

@@ -10,6 +10,7 @@ import torch
 from humanward.config import PPOConfig, SamplingConfig
 from humanward.models.base import SharedBase
 from humanward.models.heads import ValueHead
+from humanward.models.micro_batches import MicroBatches
 from humanward.models.sampling import as_tokens, sample
 from humanward.models.tokens import TensorBatch, Tokens
 from humanward.records import Prompt
@@ -77,18 +78,29 @@ def respond(
 
 @torch.no_grad()
 def judge_tokens(
-    base: SharedBase, tokens: Tokens, value_head: ValueHead | None, *, temperature: float, micro_batch: int
+    base: SharedBase, tokens: Tokens, value_head: ValueHead | None, *, temperature: float, micro_batches: MicroBatches
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(log-probabilities, entropies, values), all (B, R), of the present role; values are 0 without a critic."""
-    parts = []
-    for start in range(0, len(tokens), micro_batch):
-        chunk = tokens[start : start + micro_batch]
+
+    def judge(chunk: Tokens) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         logprobs, entropies, hidden = base.logprobs(chunk, temperature=temperature, entropy=True)
         values = torch.zeros_like(logprobs)
         if value_head is not None:
             values = torch.where(chunk.response_mask, value_head(hidden[:, :-1]), 0.0)
-        parts.append((logprobs, entropies, values))
-    return tuple(torch.cat(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+        return logprobs, entropies, values
+
+    return micro_batches.map(tokens, judge)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def judge_values(
+    base: SharedBase, tokens: Tokens, value_head: ValueHead, *, micro_batches: MicroBatches
+) -> torch.Tensor:
+    """(B, R) values of a critic with a role of its own, which the caller is in; 0 on padding."""
+    (values,) = micro_batches.map(
+        tokens, lambda chunk: (torch.where(chunk.response_mask, value_head(base.states(chunk)[:, :-1]), 0.0),)
+    )
+    return values
 
 
 def estimate_advantages(

@@ -12,13 +12,14 @@ from humanward.config import PPOConfig, SamplingConfig
 from humanward.distributed import all_reduce_sum
 from humanward.models.base import SharedBase
 from humanward.models.heads import ValueHead
+from humanward.models.micro_batches import MicroBatches
 from humanward.records import Prompt
 from humanward.rl import alarms
 from humanward.rl.alarms import Alarm
 from humanward.rl.kl import AdaptiveKL, FixedKL, k3
 from humanward.rl.losses import policy_loss_sum, value_loss_sum
 from humanward.rl.ops import masked_mean, masked_sum, masked_variance
-from humanward.rl.rollouts import Rollout, Scorer, build_rollout, judge_tokens, respond
+from humanward.rl.rollouts import Rollout, Scorer, build_rollout, judge_tokens, judge_values, respond
 from humanward.schedules import factor
 
 Metrics = dict[str, float]
@@ -31,8 +32,10 @@ class NonFiniteError(RuntimeError):
 class OnPolicyTrainer:
     """Trains the ``policy`` role of a base against ``scorer``; ``step()`` is one rollout learnt from.
 
-    ``algorithm`` (ppo, rloo, grpo, reinforce++) chooses the advantage estimator; PPO alone has a critic. ``on_alarm``
-    receives each kind of alarm once; ``alarms`` holds those of the last step. Every random choice comes from ``seed``.
+    ``algorithm`` (ppo, rloo, grpo, reinforce++) chooses the advantage estimator; PPO alone has a critic: a head on the
+    policy's trunk, or on the base's role ``critic`` where ``config.critic`` is "adapter"; ``value_head`` is one to
+    begin with. ``on_alarm`` receives each kind of alarm once; ``alarms`` holds those of the last step; ``on_notice``
+    receives what is no alarm. Every random choice comes from ``seed``.
     """
 
     def __init__(
@@ -45,19 +48,24 @@ class OnPolicyTrainer:
         *,
         seed: int,
         algorithm: str = "ppo",
+        value_head: ValueHead | None = None,
         on_alarm: Callable[[Alarm], None] = lambda alarm: None,
+        on_notice: Callable[[str], None] = lambda line: None,
     ) -> None:
         if not prompts:
             raise ValueError("there are no prompts to train on")
         self.base, self.config, self.sampling, self.prompts, self.scorer = base, config, sampling, prompts, scorer
         self.seed, self.algorithm, self.steps_done = seed, algorithm, 0
-        self.value_head = ValueHead(base.width).to(base.device) if algorithm == "ppo" else None
-        critic = [] if self.value_head is None else list(self.value_head.parameters())
+        self.value_head = (value_head or ValueHead(base.width)).to(base.device) if algorithm == "ppo" else None
+        self.own_critic = algorithm == "ppo" and config.critic == "adapter"
+        head = [] if self.value_head is None else list(self.value_head.parameters())
+        critic = base.role_parameters("critic") if self.own_critic else []
         self.policy_parameters = base.role_parameters("policy")
-        self.parameters: list[nn.Parameter] = [*self.policy_parameters, *critic]
-        rates = [{"params": self.policy_parameters, "lr": config.learning_rate}]
-        if critic:
-            rates.append({"params": critic, "lr": config.critic_learning_rate})
+        self.critic_parameters: list[nn.Parameter] = [*critic, *head]
+        self.parameters: list[nn.Parameter] = [*self.policy_parameters, *self.critic_parameters]
+        rates = [{"params": [*self.policy_parameters, *critic], "lr": config.learning_rate}]
+        if head:
+            rates.append({"params": head, "lr": config.critic_learning_rate})
         self.optimizer = torch.optim.Adam(rates, eps=config.adam_epsilon)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: factor(config.schedule, step, config.steps)
@@ -66,6 +74,7 @@ class OnPolicyTrainer:
         self.kl = (
             AdaptiveKL(config.kl_coef, config.kl_target, config.kl_horizon) if adaptive else FixedKL(config.kl_coef)
         )
+        self.micro_batches = MicroBatches(config.micro_batch_size, config.micro_batch_tokens, on_notice)
         self.generator = torch.Generator().manual_seed(seed)
         self._queue: list[int] = []
         self._asked: list[str] = []
@@ -89,13 +98,20 @@ class OnPolicyTrainer:
             self._asked = list(dict.fromkeys(prompt.id for prompt in prompts))
             episodes, texts = respond(self.base, prompts, self.sampling, seed=self.seed, step=self.steps_done)
             sampled = time.perf_counter()
-            size, temperature = config.micro_batch_size, self.sampling.temperature
+            temperature = self.sampling.temperature
             logprobs, entropies, values = judge_tokens(
-                self.base, episodes.tokens, self.value_head, temperature=temperature, micro_batch=size
+                self.base,
+                episodes.tokens,
+                None if self.own_critic else self.value_head,
+                temperature=temperature,
+                micro_batches=self.micro_batches,
             )
+            if self.own_critic and self.value_head is not None:
+                with self.base.role("critic"):
+                    values = judge_values(self.base, episodes.tokens, self.value_head, micro_batches=self.micro_batches)
             with self.base.role("reference"):
                 ref_logprobs, _, _ = judge_tokens(
-                    self.base, episodes.tokens, None, temperature=temperature, micro_batch=size
+                    self.base, episodes.tokens, None, temperature=temperature, micro_batches=self.micro_batches
                 )
             scores = self.scorer(prompts, texts, episodes.tokens)
             rollout = build_rollout(
@@ -157,19 +173,11 @@ class OnPolicyTrainer:
 
     def _update(self, batch: Rollout, *, warmup: bool, first: bool) -> Metrics:
         """One optimizer step on one minibatch, its gradient summed over micro-batches."""
-        config = self.config
         count = all_reduce_sum(batch.tokens.response_mask.sum())
-        totals: dict[str, torch.Tensor] = {}
-        self.optimizer.zero_grad(set_to_none=True)
-        for start in range(0, len(batch), config.micro_batch_size):
-            micro = batch[start : start + config.micro_batch_size]
-            loss, sums = self._losses(micro, warmup=warmup, first=first and start == 0)
-            if not bool(torch.isfinite(loss)):
-                raise NonFiniteError(self._what_is_not_finite("loss", micro))
-            (loss / count).backward()
-            totals = {name: value + totals.get(name, 0.0) for name, value in sums.items()}
-        trained = self.parameters[len(self.policy_parameters) :] if warmup else self.parameters
-        norm = nn.utils.clip_grad_norm_(trained, config.max_gradient_norm)
+        totals = self.micro_batches.retry(
+            lambda: self._add_gradients(batch, count, warmup=warmup, first=first), batch.tokens
+        )
+        norm = self._clip_gradients(warmup=warmup)
         if not bool(torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             raise NonFiniteError(self._what_is_not_finite("gradient", batch))
@@ -177,11 +185,53 @@ class OnPolicyTrainer:
         means = (all_reduce_sum(torch.stack(list(totals.values()))) / count).tolist()
         return {**dict(zip(totals, means, strict=True)), "ppo/gradient_norm": float(norm)}
 
-    def _losses(self, micro: Rollout, *, warmup: bool, first: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """(the loss, its metrics), each summed over the micro-batch's real tokens.
+    def _add_gradients(
+        self, batch: Rollout, count: torch.Tensor, *, warmup: bool, first: bool
+    ) -> dict[str, torch.Tensor]:
+        """The minibatch's gradient, micro-batch by micro-batch, from zero; returns its metrics summed over tokens."""
+        totals: dict[str, torch.Tensor] = {}
+        ratios: list[torch.Tensor] = []
+        self.optimizer.zero_grad(set_to_none=True)
+        for rows in self.micro_batches.split(batch.tokens):
+            micro = batch[rows]
+            loss, sums, log_ratios = self._losses(micro, warmup=warmup)
+            ratios.append(log_ratios)
+            self._backward(loss, count, micro)
+            if self.own_critic:
+                # In a role of its own: a backward pass has to happen in the role of its forward.
+                with self.base.role("critic"):
+                    loss, of_value = self._value_loss(micro, self.base.states(micro.tokens.trimmed()))
+                    self._backward(self.config.value_coef * loss, count, micro)
+                sums |= of_value
+            totals = {name: value + totals.get(name, 0.0) for name, value in sums.items()}
+        if first and (alarm := alarms.ratio_at_start(torch.cat(ratios), self.base.compute_dtype)):
+            self._sound(alarm)
+        return totals
 
-        policy loss + value_coef * value loss + kl_coef * k3, the last only where the KL penalty's place is the loss;
-        during warm-up the value loss alone.
+    def _backward(self, loss: torch.Tensor, count: torch.Tensor, micro: Rollout) -> None:
+        """Add the gradient of ``loss`` / ``count``; a loss without one is a policy at rest."""
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteError(self._what_is_not_finite("loss", micro))
+        if loss.requires_grad:
+            (loss / count).backward()
+
+    def _clip_gradients(self, *, warmup: bool) -> torch.Tensor:
+        """The gradient's norm before clipping; a critic with weights of its own is clipped by itself."""
+        limit = self.config.max_gradient_norm
+        if self.own_critic:
+            norms = [nn.utils.clip_grad_norm_(self.critic_parameters, limit)]
+            if not warmup:
+                norms.append(nn.utils.clip_grad_norm_(self.policy_parameters, limit))
+            return torch.stack(norms).norm()
+        return nn.utils.clip_grad_norm_(self.critic_parameters if warmup else self.parameters, limit)
+
+    def _losses(
+        self, micro: Rollout, *, warmup: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """(the loss, its metrics, each summed over the micro-batch's real tokens; those tokens' log-ratios).
+
+        policy loss + value_coef * value loss + kl_coef * k3: the second where the critic is on the policy's trunk, the
+        last where the KL penalty's place is the loss; during warm-up the value loss alone.
         """
         config = self.config
         tokens = micro.tokens.trimmed()
@@ -190,8 +240,6 @@ class OnPolicyTrainer:
         with torch.set_grad_enabled(not warmup):
             new_logprobs, _, hidden = self.base.logprobs(tokens, temperature=self.sampling.temperature)
         logprobs = micro.logprobs[:, short]
-        if first and (alarm := alarms.ratio_at_start(new_logprobs.detach(), logprobs, mask, self.base.model.dtype)):
-            self._sound(alarm)
         loss, clipped = policy_loss_sum(
             new_logprobs, logprobs, micro.advantages[:, short], mask, clip_range=config.clip_range
         )
@@ -200,17 +248,25 @@ class OnPolicyTrainer:
         if config.kl_place == "loss":
             penalty = torch.where(mask, k3(new_logprobs, micro.ref_logprobs[:, short]), 0.0).sum()
             loss, sums["ppo/kl_loss"] = loss + self.kl.coef * penalty, penalty
-        if self.value_head is not None:
-            value_loss, value_clipped = value_loss_sum(
-                self.value_head(hidden[:, :-1]),
-                micro.values[:, short],
-                micro.returns[:, short],
-                mask,
-                clip_range=config.value_clip_range,
-            )
+        if self.value_head is not None and not self.own_critic:
+            value_loss, of_value = self._value_loss(micro, hidden)
             loss = value_loss if warmup else loss + config.value_coef * value_loss
-            sums |= {"ppo/value_loss": value_loss, "ppo/value_clip_fraction": value_clipped}
-        return loss, {name: value.detach().float() for name, value in sums.items()}
+            sums |= of_value
+        metrics = {name: value.detach().float() for name, value in sums.items()}
+        return loss, metrics, (new_logprobs.detach() - logprobs)[mask]
+
+    def _value_loss(self, micro: Rollout, hidden: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(the clipped value loss, its metrics), summed over real tokens, from the critic's states (B, R + 1, D)."""
+        assert self.value_head is not None
+        short = slice(0, hidden.shape[1] - 1)
+        loss, clipped = value_loss_sum(
+            self.value_head(hidden[:, :-1]),
+            micro.values[:, short],
+            micro.returns[:, short],
+            micro.tokens.response_mask[:, short],
+            clip_range=self.config.value_clip_range,
+        )
+        return loss, {"ppo/value_loss": loss.detach().float(), "ppo/value_clip_fraction": clipped.float()}
 
     # --- telling -------------------------------------------------------------------------------------------------
 
@@ -218,7 +274,7 @@ class OnPolicyTrainer:
         """Metrics of the rollout itself, before learning from it."""
         mask = rollout.tokens.response_mask
         kl = rollout.logprobs - rollout.ref_logprobs
-        alarm = alarms.kl_at_start(rollout.logprobs, rollout.ref_logprobs, mask, self.base.model.dtype)
+        alarm = alarms.kl_at_start(rollout.logprobs, rollout.ref_logprobs, mask, self.base.compute_dtype)
         if self.steps_done == 0 and alarm:
             self._sound(alarm)
         episodes = all_reduce_sum(torch.tensor(float(len(rollout)), device=mask.device))

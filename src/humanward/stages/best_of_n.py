@@ -20,7 +20,7 @@ from humanward.models.sampling import Response, as_tokens, sample
 from humanward.records import Prompt, read_jsonl
 from humanward.rl.rollouts import Scorer
 from humanward.stages.context import FRONTIER_SEED, Run
-from humanward.stages.scoring import build_scorer, reward_name
+from humanward.stages.scoring import RewardScorer, reward_name, reward_source
 
 FRONTIER = "frontier.json"
 POLICY_SAMPLES = 4  # answers of the trained policy to each prompt of the frontier
@@ -91,7 +91,7 @@ def _answers(
     # The filters of the sample stage would make another distribution than the one that training moves.
     exact = run.config.sampling.model_copy(update={"top_k": 0, "top_p": 1.0})
     drawn = draw(run, role, asked, keys, exact, scorer, seed=run.seed(FRONTIER_SEED), progress=progress)
-    judged = run.classifier("judge").score_texts(drawn.texts).tolist()
+    judged = run.classifier("judge").score(drawn.prompts, drawn.texts).tolist()
     kls = [0.0] * len(asked) if role == "reference" else _sequence_kl(run, role, drawn)
     return [
         PromptAnswers(
@@ -161,12 +161,12 @@ def draw(
     return Drawn(list(prompts), ids, responses, texts, rewards)
 
 
-def choosing_scorer(run: Run) -> Scorer:
-    """The configured reward as it is: choosing needs no anchor, so none is measured."""
-    if run.config.reward.source == "trained":
-        return build_scorer(run, ())
-    source = run.classifier("reward")
-    return lambda prompts, texts, _tokens: source.score(prompts, texts)
+def choosing_scorer(run: Run, *, fresh: bool = False) -> Scorer:
+    """The configured reward as it is: choosing needs no anchor of the whole, so none is measured.
+
+    ``fresh`` measures those of combined sources anew.
+    """
+    return RewardScorer(run, reward_source(run, fresh=fresh))
 
 
 def draw_candidates(
@@ -204,11 +204,11 @@ def align_best_of_n(run: Run) -> None:
     An adapter and metrics that another algorithm left in the folder are taken away, as they are not this run's.
     """
     started = time.perf_counter()
-    choosing_scorer(run)
+    choosing_scorer(run, fresh=True)
     for stage in ("ppo", "offline"):
         run.folder.forget_metrics(stage)
     run.folder.file(FRONTIER).unlink(missing_ok=True)
-    shutil.rmtree(run.folder.file("adapter"), ignore_errors=True)
+    shutil.rmtree(run.policy_folder, ignore_errors=True)
     n = run.config.best_of_n.samples
     run.folder.finish(
         "align",

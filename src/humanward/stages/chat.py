@@ -21,7 +21,7 @@ def run_chat(run: Run, prompt: str | None, *, seed: int, as_json: bool) -> None:
     """Answer ``prompt``, or every line typed until an empty one or the end of input."""
     run.folder.facts("align", f"run `humanward align --run {run.folder.path}`")
     if run.config.algorithm != "best-of-n":
-        run.base().replace_role("policy", run.folder.file("adapter"))
+        run.base().replace_role("policy", run.policy_folder)
     console = Console()
     if prompt is not None:
         _show(console, run, prompt, seed, as_json)
@@ -60,7 +60,8 @@ def answers(run: Run, prompt: str, seed: int) -> dict[str, str]:
 
 def _show(console: Console, run: Run, prompt: str, seed: int, as_json: bool) -> None:
     texts = answers(run, prompt, seed)
-    scores = run.classifier("judge").score_texts(list(texts.values())).tolist()
+    asked = [Prompt("chat", prompt)] * len(texts)
+    scores = run.classifier("judge").score(asked, list(texts.values())).tolist()
     toxicity = dict(zip(texts, scores, strict=True))
     if as_json:
         typer.echo(json.dumps({"prompt": prompt, **texts, "toxicity": toxicity}, ensure_ascii=False))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from humanward import demo
-from humanward.config import PromptsConfig, RunConfig
+from humanward.config import ClassifierOptions, PromptsConfig, RunConfig
 from humanward.errors import InputError
 from humanward.models.base import SharedBase
 from humanward.models.loading import load_model
@@ -14,11 +14,12 @@ from humanward.models.provenance import identify
 from humanward.progress import Reporter
 from humanward.prompts import PromptFile, PromptForm, content_key, read_prompts, split_prompts
 from humanward.records import Prompt, read_jsonl, write_jsonl
-from humanward.reward.model import RewardModel, load_reward_model
+from humanward.reward.combined import CombinedReward
+from humanward.reward.model import RewardEnsemble, RewardModel, load_reward_models
 from humanward.reward.sources import Classifier, Gold
 from humanward.run_dir import RunDir
 
-POLICY_SEED, REWARD_SEED, ROLLOUT_SEED, EVALUATION_SEED, SAMPLE_SEED, FRONTIER_SEED = range(6)
+POLICY_SEED, REWARD_SEED, ROLLOUT_SEED, EVALUATION_SEED, SAMPLE_SEED, FRONTIER_SEED, CRITIC_SEED = range(7)
 
 
 @dataclass
@@ -28,8 +29,9 @@ class Run:
     folder: RunDir
     reporter: Reporter
     _base: SharedBase | None = field(default=None, repr=False)
-    _classifiers: dict[tuple[str, str], Classifier] = field(default_factory=dict, repr=False)
-    _reward_model: RewardModel | None = field(default=None, repr=False)
+    _classifiers: dict[str, Classifier] = field(default_factory=dict, repr=False)
+    _reward_models: RewardModel | RewardEnsemble | None = field(default=None, repr=False)
+    _combined: CombinedReward | None = field(default=None, repr=False)
 
     @property
     def config(self) -> RunConfig:
@@ -48,17 +50,23 @@ class Run:
             if pinned.get("name") == model.policy and pinned.get("commit") is not None:
                 # Whatever the hub's branch names by now, a run goes on with the weights that it began with.
                 model = model.model_copy(update={"revision": pinned["commit"]})
-            base = SharedBase(load_model(model), system_prompt=model.system_prompt)
+            base = SharedBase(
+                load_model(model),
+                system_prompt=model.system_prompt,
+                gradient_checkpointing=model.gradient_checkpointing,
+            )
             room = base.context - self.config.sampling.max_new_tokens
             if room < 1:
                 raise InputError(
                     f"sampling.max_new_tokens = {self.config.sampling.max_new_tokens}: leaves no room for a prompt in "
                     f"{base.name}'s context of {base.context} tokens; lower it"
                 )
-            if model.adapter is None:
-                base.add_role("policy", self.config.lora, seed=self.seed(POLICY_SEED))
-            else:
+            if model.train == "full":
+                base.add_whole_role("policy", model.adapter)
+            if model.adapter is not None:
                 base.start_from(model.adapter)
+            elif model.train == "adapter":
+                base.add_role("policy", self.config.lora, seed=self.seed(POLICY_SEED))
             for line in base.notices:
                 self.reporter.warn(line)
             self.folder.pin("policy", identify(model.policy, model.revision))
@@ -67,53 +75,73 @@ class Run:
             self._base = base
         return self._base
 
+    @property
+    def policy_folder(self) -> Path:
+        """Where the trained policy lies: an adapter in PEFT's format, or after full fine-tuning a whole model."""
+        return self.folder.file("adapter" if self.config.model.train == "adapter" else "model")
+
     def classifier(self, which: str) -> Classifier:
         """The ``reward``, ``gold`` or ``judge`` classifier of the configuration, loaded once."""
         reward, feedback, evaluation = self.config.reward, self.config.feedback, self.config.evaluation
-        device = self.config.model.device
-        if (which, "") not in self._classifiers:
-            if which == "reward":
-                source = Classifier(
-                    reward.classifier,
-                    reward.label,
-                    output=reward.output,
-                    text=reward.text,
-                    max_tokens=reward.max_tokens,
-                    revision=reward.classifier_revision,
-                    device=device,
-                )
-            elif which == "gold":
-                source = Classifier(feedback.gold, feedback.gold_label, output=feedback.gold_output, device=device)
-            else:
-                source = Classifier(
-                    evaluation.judge,
-                    evaluation.judge_label,
-                    output="probability",
-                    revision=evaluation.judge_revision,
-                    device=device,
-                )
-            self._classifiers[which, ""] = source
-            revisions = {"reward": reward.classifier_revision, "judge": evaluation.judge_revision}
-            self.folder.pin(which, identify(source.name, revisions.get(which)))
-        return self._classifiers[which, ""]
+        if which == "reward":
+            options, revision = reward.classifier_options, reward.classifier_revision
+            return self.load_classifier(which, reward.classifier, reward.label, options, reward.output, revision)
+        if which == "gold":
+            options, output = feedback.gold_options, feedback.gold_output
+            return self.load_classifier(which, feedback.gold, feedback.gold_label, options, output)
+        options, revision = evaluation.judge_options, evaluation.judge_revision
+        return self.load_classifier(which, evaluation.judge, evaluation.judge_label, options, "probability", revision)
+
+    def load_classifier(
+        self,
+        role: str,
+        name: str,
+        label: str | int | None,
+        options: ClassifierOptions,
+        output: str,
+        revision: str | None = None,
+    ) -> Classifier:
+        """A classifier for ``role``, loaded at its first use; on the policy's device unless it has one of its own."""
+        if role not in self._classifiers:
+            reading = options.model_dump(include=set(ClassifierOptions.model_fields))
+            reading["device"] = options.device or self.config.model.device
+            self._classifiers[role] = Classifier(name, label, output=output, revision=revision, **reading)
+            self.folder.pin(role, identify(name, revision))
+        return self._classifiers[role]
+
+    def truncated(self, since: dict[str, int] | None = None) -> dict[str, int]:
+        """How many texts each loaded classifier cut in this process, by its role; ``since`` an earlier answer.
+
+        Counts belong to the stage in which they arose: it records the difference from its beginning.
+        """
+        before = since or {}
+        return {role: one.truncated - before.get(role, 0) for role, one in self._classifiers.items()}
 
     def gold(self) -> Gold:
         """What simulated annotators follow."""
         feedback = self.config.feedback
         return Gold(self.classifier("gold"), feedback.short_words, feedback.short_penalty)
 
-    def reward_model(self) -> RewardModel:
-        """The trained reward model of this run (or the ready one of the configuration), as a role of the base."""
-        if self._reward_model is None:
-            given = self.config.reward.model
-            folder = Path(given) if given else self.folder.file("reward_model")
-            if not given and not folder.exists():
+    def reward_models(self) -> RewardModel | RewardEnsemble:
+        """The trained reward model of this run, or their ensemble (or the ready ones of the configuration), as roles of
+        the base."""
+        if self._reward_models is None:
+            reward = self.config.reward
+            folders = [Path(name).expanduser() for name in reward.models] or [self.folder.file("reward_model")]
+            if not reward.models and not folders[0].exists():
                 raise InputError(
                     f"{self.folder.path}: has no trained reward model; "
                     f"run `humanward reward train --run {self.folder.path}`"
                 )
-            self._reward_model = load_reward_model(self.base(), folder)
-        return self._reward_model
+            self._reward_models = load_reward_models(
+                self.base(), folders, reward.ensemble_score, reward.ensemble_lambda
+            )
+        return self._reward_models
+
+    def reward_model(self) -> RewardModel:
+        """The run's reward model; of an ensemble the first member."""
+        found = self.reward_models()
+        return found.members[0] if isinstance(found, RewardEnsemble) else found
 
     def prompts(self, split: str) -> list[Prompt]:
         """The run's prompts of one split."""

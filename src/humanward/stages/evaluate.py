@@ -14,10 +14,10 @@ from humanward.models.base import SharedBase
 from humanward.models.sampling import Response, as_tokens, sample
 from humanward.progress import Tracker
 from humanward.records import Prompt
-from humanward.reward.sources import RewardSource
+from humanward.reward.sources import RewardSource, in_detail
 from humanward.stages.best_of_n import best_places, draw_candidates, write_test_frontier
 from humanward.stages.context import EVALUATION_SEED, Run
-from humanward.stages.scoring import measures_reward
+from humanward.stages.scoring import measures_reward, reward_source
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Answers:
 
 def run_evaluate(run: Run) -> None:
     """Write evaluation.jsonl: every test prompt answered by reference and policy with the same random numbers."""
-    started = time.perf_counter()
+    started, cut = time.perf_counter(), run.truncated()
     run.folder.facts("align", f"run `humanward align --run {run.folder.path}`")
     config = run.config
     prompts = run.prompts("test")[: config.evaluation.prompts]
     asked = [prompt for prompt in prompts for _ in range(config.evaluation.samples)]
     rewards: dict[str, RewardSource] = {"toxicity": run.classifier("judge")}
     if measures_reward(run):
-        rewards["reward"] = run.classifier("reward") if config.reward.source == "classifier" else run.reward_model()
+        rewards["reward"] = reward_source(run)
     if run.folder.stages().get("feedback", {}).get("gold") is not None:
         rewards["gold"] = run.gold()
     chosen = config.best_of_n.samples if config.algorithm == "best-of-n" else 2
@@ -47,8 +47,10 @@ def run_evaluate(run: Run) -> None:
         sides = (first_and_best if config.algorithm == "best-of-n" else before_and_after)(run, asked, tracker)
     rows = [[] for _ in sides]  # type: list[list[Answer]]
     for answers, out in zip(sides, rows, strict=True):
-        scores = {name: source.score(asked, answers.texts) for name, source in rewards.items()}
-        out += [_one(answers, scores, i) for i in range(len(asked))]
+        scored = {name: in_detail(source, asked, answers.texts) for name, source in rewards.items()}
+        scores = {name: one.scores for name, one in scored.items()}
+        parts = scored["reward"].parts if "reward" in scored else {}
+        out += [_one(answers, scores, parts, i) for i in range(len(asked))]
     write_rows(
         run.folder.file("evaluation.jsonl"),
         [
@@ -62,7 +64,7 @@ def run_evaluate(run: Run) -> None:
         prompts=len(prompts),
         samples=config.evaluation.samples,
         judge=config.evaluation.judge,
-        truncated=run.classifier("judge").truncated,
+        truncated=run.truncated(cut),
     )
 
 
@@ -91,7 +93,7 @@ def first_and_best(run: Run, asked: Sequence[Prompt], tracker: Tracker) -> tuple
     """
     base, n = run.base(), run.config.best_of_n.samples
     candidates = draw_candidates(run, asked, _keys(run, asked), seed=run.seed(EVALUATION_SEED), progress=tracker.at)
-    write_test_frontier(run, candidates, run.classifier("judge").score_texts(candidates.texts).tolist())
+    write_test_frontier(run, candidates, run.classifier("judge").score(candidates.prompts, candidates.texts).tolist())
     sides = []
     for places in (list(range(0, len(candidates.ids), n)), best_places(candidates.rewards, n)):
         ids, responses = [candidates.ids[i] for i in places], [candidates.responses[i] for i in places]
@@ -126,12 +128,13 @@ def measured(
     return Answers(texts, list(responses), torch.cat(nll).cpu(), torch.cat(kl).cpu())
 
 
-def _one(answers: Answers, scores: dict[str, torch.Tensor], i: int) -> Answer:
-    def of(name: str) -> float | None:
-        if name not in scores:
-            return None
-        value = float(scores[name][i])
+def _one(answers: Answers, scores: dict[str, torch.Tensor], parts: dict[str, torch.Tensor], i: int) -> Answer:
+    def known(values: torch.Tensor) -> float | None:
+        value = float(values[i])
         return value if value == value else None
+
+    def of(name: str) -> float | None:
+        return known(scores[name]) if name in scores else None
 
     return Answer(
         text=answers.texts[i],
@@ -142,9 +145,10 @@ def _one(answers: Answers, scores: dict[str, torch.Tensor], i: int) -> Answer:
         sequence_kl=float(answers.sequence_kl[i]),
         reward=of("reward"),
         gold=of("gold"),
+        reward_parts={name: known(values) for name, values in parts.items()},
     )
 
 
 def _load_trained_policy(run: Run) -> None:
     """The adapter that the align stage wrote, also when this process did not train it."""
-    run.base().replace_role("policy", run.folder.file("adapter"))
+    run.base().replace_role("policy", run.policy_folder)

@@ -55,13 +55,14 @@ def align_off_policy(run: Run) -> None:
             run.folder.log(metrics)
             tracker.at(step + 1, live_words(metrics))
     trainer.finish()
-    with new_folder(run.folder.file("adapter")) as folder:
+    with new_folder(run.policy_folder) as folder:
         run.base().save_role("policy", folder)
     run.folder.finish(
         "align",
         time.perf_counter() - started,
         algorithm=algorithm,
         steps=trainer.steps_done,
+        precision=run.base().precision,
         kl_at_start=trainer.kl_at_start,
         stopped_at_budget=False,
         reward=NO_REWARD,
