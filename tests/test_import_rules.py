@@ -49,7 +49,13 @@ MAY_SEE: dict[str, set[str]] = {
     },
 }
 TOP = {"cli"}  # sees all; nobody sees it
-ONLY_SEEN_BY = {"stages": {"cli"}, "demo.cli": {"cli"}, "demo.recipe": {"demo.cli"}, "feedback.commands": {"cli"}}
+ONLY_SEEN_BY = {
+    "stages": {"cli"},
+    "demo.cli": {"cli"},
+    "demo.recipe": {"demo.cli"},
+    "feedback.commands": {"cli"},
+    "feedback.collect": {"cli"},
+}
 OPTIONAL = {"boto3", "ray", "bitsandbytes"}
 STARTS_WITHOUT_TORCH = [*sorted(PLAIN), "run_dir", "progress", "schedules", "demo", "feedback.commands", "cli"]
 

@@ -16,6 +16,7 @@ from humanward import __version__
 from humanward.config import ALGORITHMS, RunConfig, load_config, parse_config
 from humanward.demo.cli import app as demo_app
 from humanward.errors import InputError
+from humanward.feedback.collect import collect, users_app
 from humanward.feedback.commands import app as feedback_app
 from humanward.stages.compare_cli import compare
 
@@ -31,7 +32,9 @@ reward_app = typer.Typer(help="Train, evaluate and use reward models.", no_args_
 app.add_typer(reward_app, name="reward")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(demo_app, name="demo")
+app.add_typer(users_app, name="users")
 app.command("compare")(compare)
+app.command("collect")(collect)
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 """The base of typer's errors about commands and options, wherever its version keeps it."""

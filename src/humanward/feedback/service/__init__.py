@@ -1,0 +1,1 @@
+"""The labelling service: FastAPI on the store (extra ``collect``). Never needs torch."""
