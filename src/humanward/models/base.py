@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,13 @@ from transformers.pytorch_utils import Conv1D
 from humanward.config import LoraConfig
 from humanward.errors import InputError
 from humanward.models import states
+from humanward.models.adapters import (
+    notice_of_another_base,
+    refuse_no_adapter,
+    refuse_other_tokenizer,
+    refuse_partial_fit,
+    trained_on,
+)
 from humanward.models.checkpointing import checkpoint_layers
 from humanward.models.loading import Loaded
 from humanward.models.logprobs import LogitsOf, token_statistics
@@ -143,7 +149,7 @@ class SharedBase:
             )
         whole = copy.deepcopy(self._frozen).float()
         if adapter is not None:
-            _refuse_no_adapter(Path(adapter))
+            refuse_no_adapter(Path(adapter))
             with self._fits(Path(adapter)):
                 whole = peft.PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload()
         if self._checkpointing:
@@ -153,17 +159,21 @@ class SharedBase:
     def load_role(self, name: str, folder: str | Path) -> None:
         """An adapter from a folder in PEFT's format (safetensors)."""
         folder = Path(folder)
-        _refuse_no_adapter(folder)
+        refuse_no_adapter(folder)
+        refuse_other_tokenizer(folder, self.name, self.tokenizer)
         with self._fits(folder):
             if self._peft is None:
                 self._peft = peft.PeftModel.from_pretrained(self._frozen, str(folder), adapter_name=name)
             else:
                 self._peft.load_adapter(str(folder), adapter_name=name)
+        places = peft.get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
+        refuse_partial_fit(folder, self.name, places)
         self._adapters_changed()
 
     def start_from(self, folder: str | Path) -> None:
         """Start from an SFT adapter: it becomes the frozen reference, and the policy begins as its copy."""
         self.load_role("reference", folder)
+        self.notices += notice_of_another_base(Path(folder), self.name)
         self._reference_adapter = "reference"
         if "policy" not in self._whole:
             self.load_role("policy", folder)
@@ -179,7 +189,7 @@ class SharedBase:
             return
         if self._peft is None or name not in self._peft.peft_config:
             raise KeyError(f"there is no adapter {name!r}")
-        _refuse_no_adapter(folder, "run the align stage first")
+        refuse_no_adapter(folder, "run the align stage first")
         with self._fits(folder):
             weights = load_file(folder / "adapter_model.safetensors")
             peft.set_peft_model_state_dict(self._peft, weights, adapter_name=name)
@@ -190,9 +200,9 @@ class SharedBase:
         try:
             yield
         except (RuntimeError, ValueError, OSError) as error:
-            trained_on = _base_of(folder)
+            origin = trained_on(folder)
             raise InputError(
-                f"{folder}: {f'was trained on {trained_on} and ' if trained_on else ''}does not fit {self.name} "
+                f"{folder}: {f'was trained on {origin} and ' if origin else ''}does not fit {self.name} "
                 f"({str(error).splitlines()[0][:160]}); an adapter belongs to the base that it was trained on"
             ) from error
 
@@ -401,17 +411,6 @@ class SharedBase:
             rows.append(self.prompt_ids(prompt)[-max(1, limit - len(answer)) :])
             answers.append(answer)
         return make_tokens(rows, answers, self.pad_id).to(self.device)
-
-
-def _refuse_no_adapter(folder: Path, remedy: str = "name a folder that PEFT saved") -> None:
-    if not (folder / "adapter_model.safetensors").exists():
-        raise InputError(f"{folder}: holds no adapter_model.safetensors; {remedy}")
-
-
-def _base_of(folder: Path) -> str | None:
-    """The base that an adapter's folder names, if it does."""
-    file = folder / "adapter_config.json"
-    return json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path") if file.exists() else None
 
 
 def _short(tensor_or_model: Any) -> str:

@@ -52,7 +52,10 @@ def folder_sha256(folder: Path) -> str:
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """Hexadecimal SHA-256 of what gives ids their meaning: every token with its id, and the special tokens."""
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    """Hexadecimal SHA-256 of what gives ids their meaning: every token with its id, and the special tokens.
+
+    The padding token is left out: it is masked wherever it stands.
+    """
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name != "pad_token"}
     content = [sorted(tokenizer.get_vocab().items()), sorted(special.items())]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
