@@ -113,9 +113,21 @@ class RunDir:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: damaged ({error.msg}); delete it to go on without earlier curves") from None
 
-    def forget_metrics(self, stage: str) -> None:
-        """Drop what an unfinished attempt at ``stage`` logged."""
-        kept = [row for row in self.metrics() if not any(key.startswith(f"{stage}/") for key in row)]
+    def begin(self, stage: str, *prefixes: str) -> None:
+        """From here on ``stage`` replaces what an earlier attempt left: its metrics (by prefix) and its record.
+
+        Stages after it are forgotten too, so that an interrupted repetition never looks finished.
+        """
+        stages = self.stages()
+        if stage in stages:
+            kept = dict(list(stages.items())[: list(stages).index(stage)])
+            write_text(self.file(STAGES), json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        for prefix in prefixes:
+            self.forget_metrics(prefix)
+
+    def forget_metrics(self, prefix: str) -> None:
+        """Drop what was logged under ``prefix``/..."""
+        kept = [row for row in self.metrics() if not any(key.startswith(f"{prefix}/") for key in row)]
         write_text(self.file(METRICS), "".join(json.dumps(row) + "\n" for row in kept))
 
 

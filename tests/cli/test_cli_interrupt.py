@@ -124,3 +124,41 @@ def test_a_stage_that_runs_again_makes_later_ones_run_again(tiny: Path, tmp_path
     resumed = humanward("run", config, "--out", tmp_path / "run")
     assert resumed.code == 0
     assert "evaluate: finished before" not in resumed.err
+
+
+def test_an_interrupted_repetition_leaves_no_record_of_the_first(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small.write(tmp_path / "config.toml", small.settings(tiny, tmp_path))
+    out = tmp_path / "run"
+    assert humanward("run", config, "--out", out).code == 0
+    assert {"align", "evaluate"} <= set(finished(out))
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(INTERRUPTED_IN["align"], interrupt)
+        assert humanward("align", "--run", out, "--again").code == 130
+    assert not {"align", "evaluate"} & set(finished(out))
+    assert humanward("run", config, "--out", out).code == 0
+
+
+def test_two_runs_with_one_seed_are_bitwise_equal(tiny: Path, tmp_path: Path) -> None:
+    """Every file that holds a result, but for seconds, dates and the folder's own name."""
+    config = small.write(tmp_path / "config.toml", small.settings(tiny, tmp_path, trained=True))
+    for name in ("one", "two"):
+        assert humanward("run", config, "--out", tmp_path / name).code == 0
+    same = ["adapter/adapter_model.safetensors", "reward_model/adapter_model.safetensors", "evaluation.jsonl"]
+    same += ["reward_model/score_head.safetensors", "prompts.jsonl", "completions.jsonl", "preferences.jsonl"]
+    for name in same:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    metrics = [
+        [
+            {key: value for key, value in json.loads(line).items() if "seconds" not in key}
+            for line in (tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        for name in ("one", "two")
+    ]
+    assert metrics[0] == metrics[1]
+    assert len(metrics[0]) == 3  # one reward step, two of PPO

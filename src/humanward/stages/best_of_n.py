@@ -205,8 +205,7 @@ def align_best_of_n(run: Run) -> None:
     """
     started = time.perf_counter()
     choosing_scorer(run, fresh=True)
-    for stage in ("ppo", "offline"):
-        run.folder.forget_metrics(stage)
+    run.folder.begin("align", "ppo", "offline")
     run.folder.file(FRONTIER).unlink(missing_ok=True)
     shutil.rmtree(run.policy_folder, ignore_errors=True)
     n = run.config.best_of_n.samples

@@ -45,7 +45,7 @@ def align_off_policy(run: Run) -> None:
     )
     if trainer.cut:
         warn(f"{trainer.cut} responses are longer than offline.max_tokens = {config.max_tokens} and were cut")
-    run.folder.forget_metrics("offline")
+    run.folder.begin("align", "ppo", "offline")
     with run.reporter.track("judge the responses under the reference", len(training) + len(validation)) as tracker:
         trainer.judge_reference(tracker.at)
     run.folder.log(trainer.start())

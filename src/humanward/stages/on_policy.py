@@ -67,7 +67,7 @@ def align_on_policy(run: Run) -> None:
         on_alarm=on_alarm,
         on_notice=warn,
     )
-    run.folder.forget_metrics("ppo")
+    run.folder.begin("align", "ppo", "offline")
     kl_at_start, within, stopped = 0.0, trainer.snapshot(), False
     with run.reporter.track(f"align ({run.config.algorithm})", config.steps) as tracker:
         for step in range(config.steps):
