@@ -169,30 +169,37 @@ def reward_evaluate(run: RunOption, as_json: JsonOption = False) -> None:
     preferences = read_jsonl(run / "preferences.jsonl", Preference)
     held_out = [p for p in preferences if p.split == "validation"]
     train = [p for p in preferences if p.split != "validation"]
-    measured = measure(context.reward_model(), train, held_out, seed=context.config.seed)
+    measured = measure(context.reward_models(), train, held_out, seed=context.config.seed)
     _print(measured, as_json, [describe(measured)])
 
 
 @reward_app.command("score")
 def reward_score(
-    source: Annotated[
-        str, typer.Option(help="a classifier (demo/judge, folder, hub id) or a run directory's reward model")
-    ],
     input_: Annotated[Path, typer.Option("--input", help='JSON lines of {"prompt": ..., "response": ...}')],
     output: Annotated[Path, typer.Option("--output", help="the same lines with a score")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="a classifier (demo/judge, folder, hub id), a reward model's folder, a run directory's reward model, "
+            "module:function, or an http address"
+        ),
+    ] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="score by the reward of this run's configuration")] = None,
     label: Annotated[str | None, typer.Option(help="the classifier's label; default: its last")] = None,
     probability: Annotated[
         bool, typer.Option("--probability/--logit", help="a classifier's probability, or its raw logit")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Score any text with a classifier or a trained reward model.
+    """Score any text by any kind of reward.
 
     Example: humanward reward score --source demo/judge --label hate --input in.jsonl --output out.jsonl
     """
     from humanward.stages.score import score_file
 
-    facts = score_file(source, input_, output, label=label, probability=probability, reporter=_reporter(as_json))
+    facts = score_file(
+        source, input_, output, run=run, label=label, probability=probability, reporter=_reporter(as_json)
+    )
     _print(facts, as_json, [f"{facts['scored']} responses scored into {output}"])
 
 

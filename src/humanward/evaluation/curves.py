@@ -126,7 +126,8 @@ def health_curves(metrics: Metrics) -> list[Figure]:
 
 
 def reward_curves(metrics: Metrics) -> list[Figure]:
-    """How the reward model was trained."""
+    """How the reward model was trained; of an ensemble the first member."""
+    metrics = [row for row in metrics if row.get("reward/member", 1) == 1]
     figures = [
         _chart(metrics, "Reward model loss", {"reward/loss": "loss"}, "Pairwise logistic loss on the training pairs."),
         _chart(metrics, "Reward model accuracy", {"reward/accuracy": "accuracy"}, "Share of pairs ordered as ranked."),

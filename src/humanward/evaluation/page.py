@@ -77,6 +77,7 @@ def render_page(
         "reward_curves": reward_curves(metrics),
         "distributions": distributions(rows, summary),
         "accuracy": accuracy_picture(report["reward_model"]),
+        "reward_parts": reward_part_rows(report["reward"]["sources"], summary),
         "worst": [pair for pair in scored if pair.direction == "worse"][:WORST],
         "best": [pair for pair in reversed(scored) if pair.direction == "better"][:BEST],
         "largest_rise": scored[0].change if scored and scored[0].order > 0 else None,
@@ -112,6 +113,21 @@ def measure_rows(summary: Summary) -> list[dict[str, str]]:
                 "after_ci": "",
             },
         )
+    return rows
+
+
+def reward_part_rows(sources: Sequence[Mapping[str, Any]], summary: Summary) -> list[dict[str, str]]:
+    """Rows of the table of what the reward was made of: kind, weight and anchor where it is a sum, and both sides."""
+    facts = {source["name"]: source for source in sources}
+    rows = []
+    for part in summary.reward_parts:
+        row, source = _measure_row(part, percentages=False), facts.get(part.name)
+        row |= {"kind": "", "weight": "", "anchor": ""}
+        if source is not None:
+            row |= {"kind": source["kind"], "weight": typeset(f"{source['weight']:g}")}
+            anchored = (source["shift"], source["scale"]) != (0.0, 1.0)
+            row["anchor"] = f"{plain(source['shift'])}; {plain(source['scale'])}" if anchored else "none"
+        rows.append(row)
     return rows
 
 

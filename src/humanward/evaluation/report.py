@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ class ReportInputs:
     did; ``simulated_annotators`` says so on the first screen. ``seconds``: by stage; a stage that did not run is
     absent or None. ``created_at``: as it shall be printed; empty leaves it out. ``frontier``: what best-of-n reaches,
     where it was measured. ``alarms``: of training, each with ``step``, ``name``, ``seen``, ``causes``, ``remedy``, and
-    ``line``, as which it stands in ``warnings`` too.
+    ``line``, as which it stands in ``warnings`` too. ``reward_sources``: of a combined reward each source's ``name``,
+    ``kind``, ``weight``, ``shift`` and ``scale``. ``truncated``: by stage, how many texts each classifier cut.
     """
 
     rows: Sequence[EvaluationRow]
@@ -56,6 +57,8 @@ class ReportInputs:
     algorithm: str = "ppo"
     frontier: Frontier | None = None
     alarms: Sequence[Mapping[str, Any]] = ()
+    reward_sources: Sequence[Mapping[str, Any]] = ()
+    truncated: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def build_report(inputs: ReportInputs) -> dict[str, Any]:
@@ -186,13 +189,19 @@ def _report(inputs: ReportInputs, summary: Summary, best_of_n: BestOfN | None) -
             "analytic": inputs.algorithm == "best-of-n",
         },
         "fluency": _fluency(summary),
-        "reward": {"source": inputs.reward_source, **_measure(summary.reward)},
+        "reward": {
+            "source": inputs.reward_source,
+            **_measure(summary.reward),
+            "sources": [dict(source) for source in inputs.reward_sources],
+            "parts": {part.name: _measure(part) for part in summary.reward_parts},
+        },
         "gold": {
             "source": inputs.gold_source,
             "simulated_annotators": inputs.simulated_annotators,
             **_measure(summary.gold),
         },
         "best_of_n": None if best_of_n is None else asdict(best_of_n),
+        "truncated": {stage: dict(counts) for stage, counts in inputs.truncated.items()},
         "alarms": [{key: alarm[key] for key in ALARM} for alarm in inputs.alarms],
         "warnings": [
             *inputs.warnings,

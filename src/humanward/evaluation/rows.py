@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from humanward.errors import InputError
@@ -22,6 +22,7 @@ class Answer:
     ``toxicity``: the judge's P(hate) in [0, 1]. ``reference_nll``: sum over the response tokens of -log p under the
     reference model, nats. ``sequence_kl``: sum over the sampled tokens of log pi - log pi_ref, nats (estimator k1; 0
     for the model before training). ``reward``: the score that was optimised. ``gold``: a scorer that was held out.
+    ``reward_parts``: by name, what the reward was made of: the sources of a sum, the members of an ensemble.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Answer:
     sequence_kl: float | None
     reward: float | None
     gold: float | None
+    reward_parts: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ def write_rows(path: Path, rows: Iterable[EvaluationRow]) -> int:
 def _check_answer(answer: Answer, where: str) -> None:
     if answer.tokens < 0:
         raise InputError(f"{where}: tokens={answer.tokens} is negative; count the response tokens")
-    for name in ("toxicity", "reference_nll", "sequence_kl", "reward", "gold"):
-        value = getattr(answer, name)
+    numbers = {name: getattr(answer, name) for name in ("toxicity", "reference_nll", "sequence_kl", "reward", "gold")}
+    for name, value in {**numbers, **answer.reward_parts}.items():
         if value is None and name != "reference_nll":
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -87,6 +87,7 @@ class Summary:
     perplexity_change: tuple[float, float] | None
     checks: tuple[Check, ...]
     warnings: tuple[str, ...]
+    reward_parts: tuple[Measure, ...] = ()
 
 
 def summarise(
@@ -175,6 +176,7 @@ def summarise(
         perplexity_change=change,
         checks=side_effects,
         warnings=warnings,
+        reward_parts=_reward_parts(rows, seed),
     )
 
 
@@ -228,6 +230,18 @@ def _measure(name: str, label: str, rows: Sequence[EvaluationRow], attribute: st
     before = [getattr(row.before, attribute) for row in rows]
     after = [getattr(row.after, attribute) for row in rows]
     return _paired(name, label, before, after, [row.prompt_id for row in rows], seed)
+
+
+def _reward_parts(rows: Sequence[EvaluationRow], seed: int) -> tuple[Measure, ...]:
+    """What the reward was made of, each over the rows that have it on both sides."""
+    found = []
+    for name in dict.fromkeys(name for row in rows for name in row.before.reward_parts):
+        sides = [(r.prompt_id, r.before.reward_parts.get(name), r.after.reward_parts.get(name)) for r in rows]
+        both = [(prompt_id, b, a) for prompt_id, b, a in sides if b is not None and a is not None]
+        if both:
+            clusters, before, after = zip(*both, strict=True)
+            found.append(_paired(name, name, before, after, clusters, seed))
+    return tuple(found)
 
 
 def _paired(

@@ -1,4 +1,4 @@
-"""A reward model: an adapter and a score head on the shared base."""
+"""A reward model: an adapter and a score head on the shared base; an ensemble of them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,28 @@ from safetensors.torch import load_file, save_file
 from humanward.errors import InputError
 from humanward.models.base import SharedBase
 from humanward.models.heads import ScoreHead
+from humanward.models.provenance import tokenizer_sha256
 from humanward.models.states import last_state
 from humanward.models.tokens import Tokens
 from humanward.records import Prompt
+from humanward.reward.sources import Scored
 
 ROLE = "reward"
+FACTS, HEAD = "reward_model.json", "score_head.safetensors"
+
+
+def role_of(member: int) -> str:
+    """The base's role of an ensemble's member, counted from 1: reward, reward-2, reward-3 ..."""
+    return ROLE if member == 1 else f"{ROLE}-{member}"
 
 
 class RewardModel:
-    """Scores a response by the state after its last token, under the base's ``reward`` adapter."""
+    """Scores a response by the state after its last token, under an adapter of the base: its ``role``."""
 
-    def __init__(self, base: SharedBase, head: ScoreHead, *, limit: int, name: str = "trained reward model") -> None:
-        self.base, self.head, self.limit, self.name = base, head.to(base.device), limit, name
+    def __init__(
+        self, base: SharedBase, head: ScoreHead, *, limit: int, name: str = "trained reward model", role: str = ROLE
+    ) -> None:
+        self.base, self.head, self.limit, self.name, self.role = base, head.to(base.device), limit, name, role
 
     def forward(self, tokens: Tokens) -> torch.Tensor:
         """(B,) scores with gradients; the caller is in the reward role."""
@@ -33,7 +43,7 @@ class RewardModel:
     @torch.no_grad()
     def score_tokens(self, tokens: Tokens, batch_size: int = 32) -> torch.Tensor:
         """(B,) anchored scores of responses given as tokens."""
-        with self.base.role(ROLE):
+        with self.base.role(self.role):
             parts = [self.forward(tokens[i : i + batch_size].trimmed()) for i in range(0, len(tokens), batch_size)]
         return torch.cat(parts).float().cpu()
 
@@ -56,31 +66,117 @@ class RewardModel:
             scores[batch] = self.score_tokens(tokens, batch_size)
         return scores
 
+    def detail_tokens(self, tokens: Tokens, batch_size: int = 32) -> Scored:
+        """The scores of responses given as tokens, which have no parts."""
+        return Scored(self.score_tokens(tokens, batch_size))
+
+    def detail(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> Scored:
+        """The scores of responses given as text, which have no parts."""
+        return Scored(self.score(prompts, responses, ended))
+
     def save(self, folder: Path, facts: dict[str, Any]) -> None:
         """Adapter (PEFT), head (safetensors) and facts (JSON) into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.base.save_role(ROLE, folder)
-        save_file(
-            {k: v.contiguous().cpu() for k, v in self.head.state_dict().items()}, folder / "score_head.safetensors"
-        )
+        self.base.save_role(self.role, folder)
+        save_file({k: v.contiguous().cpu() for k, v in self.head.state_dict().items()}, folder / HEAD)
         facts = {**facts, "base": self.base.name, "limit": self.limit, "width": self.base.width}
-        (folder / "reward_model.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        facts["tokenizer_sha256"] = tokenizer_sha256(self.base.tokenizer)
+        (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def load_reward_model(base: SharedBase, folder: Path) -> RewardModel:
-    """A reward model that ``save`` wrote, as the ``reward`` role of ``base``."""
-    facts_file, head_file = folder / "reward_model.json", folder / "score_head.safetensors"
-    if not facts_file.exists() or not head_file.exists():
-        raise InputError(
-            f"{folder}: holds no reward_model.json and score_head.safetensors; name a trained reward model's folder"
-        )
-    facts = json.loads(facts_file.read_text(encoding="utf-8"))
+class RewardEnsemble:
+    """Reward models on one base that score together, by ``combine``: mean, min, or mean-std.
+
+    mean-std is mean - ``penalty`` * deviation. The deviation over the members, with their number as divisor, is the
+    part ``disagreement``; every member's own scores are parts too. Source: Coste et al. 2023 (arXiv 2310.02743), who
+    call mean and worst case what is mean and min here, and their uncertainty-weighted score takes the variance.
+    """
+
+    def __init__(self, members: Sequence[RewardModel], combine: str = "mean", penalty: float = 1.0) -> None:
+        self.members, self.combine, self.penalty = list(members), combine, penalty
+        self.name = f"ensemble of {len(self.members)} trained reward models"
+
+    @property
+    def base(self) -> SharedBase:
+        """The base that all members share."""
+        return self.members[0].base
+
+    def score_tokens(self, tokens: Tokens, batch_size: int = 32) -> torch.Tensor:
+        """(B,) combined scores of responses given as tokens."""
+        return self.detail_tokens(tokens, batch_size).scores
+
+    def score(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> torch.Tensor:
+        """(B,) combined scores of responses given as text."""
+        return self.detail(prompts, responses, ended).scores
+
+    def detail_tokens(self, tokens: Tokens, batch_size: int = 32) -> Scored:
+        """The combined scores of responses given as tokens, with their parts."""
+        return self._combined([member.score_tokens(tokens, batch_size) for member in self.members])
+
+    def detail(
+        self, prompts: Sequence[Prompt], responses: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> Scored:
+        """The combined scores of responses given as text, with their parts."""
+        return self._combined([member.score(prompts, responses, ended) for member in self.members])
+
+    def _combined(self, scores: Sequence[torch.Tensor]) -> Scored:
+        each = torch.stack(list(scores))
+        deviation = each.std(0, correction=0)
+        total = {
+            "mean": each.mean(0),
+            "min": each.min(0).values,
+            "mean-std": each.mean(0) - self.penalty * deviation,
+        }[self.combine]
+        parts = {f"member-{number}": one for number, one in enumerate(each, 1)}
+        return Scored(total, {**parts, "disagreement": deviation})
+
+    def save(self, folder: Path, facts: dict[str, Any]) -> None:
+        """The first member into ``folder`` and the others below it, each as a reward model by itself."""
+        self.members[0].save(folder, {**facts, "members": len(self.members)})
+        for number, member in enumerate(self.members[1:], 2):
+            member.save(folder / f"member-{number}", facts)
+
+
+def load_reward_model(base: SharedBase, folder: Path, role: str = ROLE) -> RewardModel:
+    """A reward model that ``save`` wrote, as ``role`` of ``base``."""
+    facts = read_facts(folder)
     if facts["base"] != base.name or facts["width"] != base.width:
         raise InputError(
             f"{folder}: is a reward model on {facts['base']} (width {facts['width']}), the policy is {base.name} "
             f"(width {base.width}); train one on this base, or use reward.source = 'classifier'"
         )
-    base.load_role(ROLE, folder)
+    if facts.get("tokenizer_sha256", tokenizer_sha256(base.tokenizer)) != tokenizer_sha256(base.tokenizer):
+        raise InputError(
+            f"{folder}: was trained with another tokenizer than {base.name} has now, so its tokens mean other texts; "
+            "bring that tokenizer back, train a reward model again, or use reward.source = 'classifier'"
+        )
+    base.load_role(role, folder)
     head = ScoreHead(base.width)
-    head.load_state_dict(load_file(head_file))
-    return RewardModel(base, head, limit=int(facts["limit"]))
+    head.load_state_dict(load_file(folder / HEAD))
+    return RewardModel(base, head, limit=int(facts["limit"]), role=role)
+
+
+def load_reward_models(
+    base: SharedBase, folders: Sequence[Path], combine: str = "mean", penalty: float = 1.0
+) -> RewardModel | RewardEnsemble:
+    """What ``folders`` hold, each a reward model or an ensemble: one reward model, or the ensemble of all."""
+    places = [place for folder in folders for place in member_folders(folder)]
+    members = [load_reward_model(base, place, role_of(number)) for number, place in enumerate(places, 1)]
+    return members[0] if len(members) == 1 else RewardEnsemble(members, combine, penalty)
+
+
+def member_folders(folder: Path) -> list[Path]:
+    """The folder of every member of what was saved in ``folder``."""
+    count = int(read_facts(folder).get("members", 1))
+    return [folder, *(folder / f"member-{number}" for number in range(2, count + 1))]
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The content of a saved reward model's reward_model.json; InputError where there is none."""
+    if not (folder / FACTS).exists() or not (folder / HEAD).exists():
+        raise InputError(f"{folder}: holds no {FACTS} and {HEAD}; name a trained reward model's folder")
+    return json.loads((folder / FACTS).read_text(encoding="utf-8"))

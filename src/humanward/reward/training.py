@@ -38,21 +38,23 @@ def train_reward_model(
     lora: LoraConfig,
     *,
     seed: int,
+    role: str = ROLE,
     on_step: Callable[[TrainingStep], None] = lambda step: None,
 ) -> RewardModel:
-    """A reward model trained on ``groups``, anchored to mean 0, standard deviation 1 on their completions."""
+    """A reward model trained on ``groups`` as ``role`` of the base, anchored to mean 0, standard deviation 1 on their
+    completions. ``seed`` decides its first weights and the order of the prompts."""
     if not groups:
         raise ValueError("there are no preferences to train on")
-    base.add_role(ROLE, lora.model_copy(update={"rank": config.rank, "alpha": 2.0 * config.rank}), seed=seed)
+    base.add_role(role, lora.model_copy(update={"rank": config.rank, "alpha": 2.0 * config.rank}), seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    model = RewardModel(base, ScoreHead(base.width, generator), limit=config.max_tokens_trained)
-    parameters = [*base.role_parameters(ROLE), *model.head.parameters()]
+    model = RewardModel(base, ScoreHead(base.width, generator), limit=config.max_tokens_trained, role=role)
+    parameters = [*base.role_parameters(role), *model.head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     batches = -(-len(groups) // config.batch_size)
     steps = batches * config.epochs
     extents = [_extent(model, group) for group in groups]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_linear(step, steps))
-    with base.role(ROLE):
+    with base.role(role):
         for step in range(steps):
             if step % batches == 0:
                 order = torch.randperm(len(groups), generator=generator).tolist()
@@ -67,7 +69,7 @@ def train_reward_model(
             optimizer.step()
             schedule.step()
             on_step(TrainingStep(step + 1, steps, loss, accuracy))
-    for parameter in base.role_parameters(ROLE):
+    for parameter in base.role_parameters(role):
         parameter.requires_grad_(False)
     model.head.requires_grad_(False)
     samples = [(group.prompt, text) for group in groups for text in group.texts]

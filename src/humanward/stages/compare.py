@@ -54,7 +54,7 @@ def stages_of(config: RunConfig) -> list[str]:
     An off-policy run learns without a reward model, but is measured by it.
     """
     stages = [name for name in needed(config) if name in FILES_OF]
-    if config.algorithm in OFF_POLICY and config.reward.source == "trained" and config.reward.model is None:
+    if config.algorithm in OFF_POLICY and config.reward.trains:
         stages.append("reward")
     return [name for name in FILES_OF if name in stages]
 

@@ -7,7 +7,6 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from humanward.config import RunConfig
 from humanward.evaluation.best_of_n import Frontier, read_frontier
 from humanward.evaluation.compare import ComparisonInputs, build_comparison
 from humanward.evaluation.compare_page import render_comparison
@@ -46,7 +45,7 @@ def comparison_inputs(folder: CompareDir, plan: Plan, command: str) -> Compariso
         shared=_shared_facts(stages),
         settings={name: settings(plan.config(name, plan.seeds[0])) for name in plan.algorithms},
         judge=config.evaluation.judge,
-        reward_source=_reward_name(config),
+        reward_source=config.reward.described("the shared preferences"),
         gold_source=feedback.get("gold"),
         simulated_annotators=bool(feedback.get("simulated", False)),
         reproduce=command,
@@ -75,12 +74,6 @@ def _shared_facts(stages: dict[str, dict[str, Any]]) -> dict[str, Any]:
     reward = stages.get("reward")
     facts["reward_model"] = reward and {key: reward[key] for key in ("accuracy", "baselines")}
     return facts
-
-
-def _reward_name(config: RunConfig) -> str:
-    if config.reward.source == "classifier":
-        return config.reward.classifier
-    return config.reward.model or "reward model trained on the shared preferences"
 
 
 def _versions(runs: list[RunResult]) -> dict[str, str]:

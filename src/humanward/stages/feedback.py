@@ -37,7 +37,7 @@ def run_feedback(run: Run) -> None:
 
     With ratings: ratings.jsonl and labels.jsonl instead.
     """
-    started = time.perf_counter()
+    started, cut = time.perf_counter(), run.truncated()
     source = run.config.feedback.source
     if source == "none":
         raise InputError(
@@ -72,6 +72,7 @@ def run_feedback(run: Run) -> None:
         identical=derived.identical,
         prompts=len({p.prompt_id for p in preferences}),
         annotators=len({p.annotator for p in preferences}),
+        truncated=run.truncated(cut),
     )
 
 

@@ -14,6 +14,7 @@ from humanward.stages.order import needed
 from humanward.stages.report import run_report
 from humanward.stages.reward import run_reward
 from humanward.stages.sample import run_sample
+from humanward.stages.scoring import check_reward
 
 
 def run_prompts(run: Run) -> None:
@@ -52,8 +53,7 @@ def check_sources(run: Run) -> None:
     """Load everything that a later stage needs, so that a wrong name fails in seconds and not after an hour."""
     config = run.config
     run.classifier("judge")
-    if config.reward.source == "classifier":
-        run.classifier("reward")
+    check_reward(run)
     if "feedback" in needed(config) and config.feedback.source == "simulated":
         run.classifier("gold")
     if not run.folder.file("prompts.jsonl").exists():

@@ -13,7 +13,7 @@ def needed(config: RunConfig) -> list[str]:
     given = config.feedback.source in ("rankings", "preferences", "ratings")
     if config.algorithm in OFF_POLICY:
         skipped = {"reward"} | ({"sample"} if given else set())
-    elif config.reward.source == "classifier" or config.reward.model is not None:
+    elif not config.reward.trains:
         skipped |= {"sample", "feedback", "reward"}
     elif given:
         skipped |= {"sample"}

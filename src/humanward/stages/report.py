@@ -11,12 +11,13 @@ from typing import Any
 from humanward.alarm import Alarm
 from humanward.config import OFF_POLICY, ON_POLICY, RunConfig
 from humanward.evaluation.best_of_n import Frontier, read_frontier
+from humanward.evaluation.checks import independence_warnings
 from humanward.evaluation.report import ReportInputs, write_report
 from humanward.evaluation.rows import EvaluationRow, read_rows
 from humanward.stages.best_of_n import FRONTIER
 from humanward.stages.context import Run
 from humanward.stages.off_policy import NO_REWARD
-from humanward.stages.scoring import reward_name
+from humanward.stages.scoring import reward_name, source_facts
 
 LIBRARIES = ("humanward", "torch", "transformers", "peft", "numpy", "scipy")
 
@@ -28,7 +29,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
     align = folder.facts("align", f"run `humanward align --run {folder.path}`")
     folder.facts("evaluate", f"run `humanward evaluate --run {folder.path}`")
     stages = folder.stages()
-    trained = config.reward.source == "trained" and "reward" in stages
+    trained = config.reward.uses_trained and "reward" in stages
     feedback = stages.get("feedback", {})
     choosing, n = config.algorithm == "best-of-n", config.best_of_n.samples
     rows = read_rows(folder.file("evaluation.jsonl"))
@@ -53,7 +54,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         reward_source=_reward_source(config, rows),
         gold_source=feedback.get("gold"),
         simulated_annotators=bool(feedback.get("simulated", False)),
-        warnings=_warnings(stages),
+        warnings=[*_warnings(stages), *_shared_with_the_judge(config)],
         reproduce=command,
         versions={**versions(), **_models(folder.models())},
         seconds=seconds,
@@ -64,6 +65,8 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         algorithm=config.algorithm,
         frontier=_frontier(run),
         alarms=[_alarm(**alarm) for alarm in align.get("alarms", ())],
+        reward_sources=source_facts(run),
+        truncated={name: record["truncated"] for name, record in stages.items() if "truncated" in record},
     )
     report = write_report(inputs, folder.path)
     folder.finish("report", time.perf_counter() - started, reproduce=command)
@@ -92,7 +95,7 @@ def _alarm(step: int, **alarm: str) -> dict[str, Any]:
 
 
 def _reward_facts(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: record[key] for key in ("accuracy", "baselines", "difference_to_length")}
+    return {key: record[key] for key in ("accuracy", "baselines", "difference_to_length", "members") if key in record}
 
 
 def _warnings(stages: dict[str, dict[str, Any]]) -> list[str]:
@@ -106,9 +109,20 @@ def _warnings(stages: dict[str, dict[str, Any]]) -> list[str]:
     if feedback.get("source") == "preferences" and feedback.get("identical"):
         lines.append(f"{feedback['identical']} pairs with two identical sides dropped")
     lines += stages["align"]["warnings"]
-    if cut := stages["evaluate"].get("truncated"):
-        lines.append(f"{cut} texts were longer than the judge reads and were cut at their end")
+    for stage, record in stages.items():
+        lines += [
+            f"{stage}: {cut} texts were longer than the {role} classifier reads and were truncated"
+            for role, cut in record.get("truncated", {}).items()
+            if cut
+        ]
     return lines
+
+
+def _shared_with_the_judge(config: RunConfig) -> list[str]:
+    """A warning where one of the combined sources is the judge, which then measures what was optimised."""
+    judge = config.evaluation.judge
+    classifiers = [source.classifier for source in config.reward.sources if source.kind == "classifier"]
+    return independence_warnings(judge, judge, None) if judge in classifiers else []
 
 
 def _models(models: dict[str, dict[str, str | None]]) -> dict[str, str]:
