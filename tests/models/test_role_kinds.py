@@ -86,6 +86,17 @@ def test_dora_and_rslora_start_at_the_reference_and_learn(name: str, options: di
         assert float((base.logprobs(tiny.tokens())[0] - before).abs().max()) > 1e-3
 
 
+def test_dora_starts_at_a_bfloat16_reference() -> None:
+    """PEFT's own start is off by a mean of .02 nats a token on the demo policy."""
+    base = tiny.shared_base(dtype="bfloat16")
+    base.add_role("policy", LoraConfig(rank=2, variant="dora"))
+    with torch.no_grad():
+        reference = base.logprobs(tiny.tokens())[0]
+        with base.role("policy"):
+            difference = (base.logprobs(tiny.tokens())[0] - reference).abs()
+    assert float(difference.mean()) < 1e-3
+
+
 def test_rslora_scales_by_the_root_of_the_rank() -> None:
     """alpha 8, rank 4: 8 / 2 = 4, against LoRA's 8 / 4 = 2."""
     scales = []

@@ -28,6 +28,7 @@ from humanward.models.adapters import (
     trained_on,
 )
 from humanward.models.checkpointing import checkpoint_layers
+from humanward.models.dora import start_magnitudes_exactly
 from humanward.models.loading import Loaded
 from humanward.models.logprobs import LogitsOf, token_statistics
 from humanward.models.quantization import is_quantized
@@ -109,6 +110,8 @@ class SharedBase:
             torch.manual_seed(seed)
             try:
                 self._inject(name, config, float32=lora.dtype == "float32")
+                if lora.variant == "dora":
+                    start_magnitudes_exactly(self._frozen, name)
             except ValueError as error:
                 raise InputError(
                     f"lora.target_modules = {lora.target_modules!r}: matches nothing in {self.name} "
