@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from humanward.config import RunConfig, load_config
+from humanward.reward_config import KINDS, RewardConfig
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
 SMALL = {
@@ -34,12 +35,14 @@ SMALL = {
 
 
 def keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
-    """Every key of the configuration as ``section.key``."""
+    """Every key of the configuration as ``section.key``; those of combined sources once, whatever their kind."""
     found = []
     for name, field in section.model_fields.items():
         kind = field.annotation
         inner = isinstance(kind, type) and issubclass(kind, BaseModel)
-        found += keys(kind, f"{name}.") if inner else [f"{prefix}{name}"]
+        found += keys(kind, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    if section is RewardConfig:
+        found += sorted({f"{prefix}sources.{key}" for kind in KINDS.values() for key in kind.model_fields})
     return found
 
 
@@ -47,7 +50,7 @@ def explained(path: Path) -> dict[str, str]:
     """Each key of an example, those commented out too, with the comment behind it."""
     found, section = {}, ""
     for line in path.read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"\[(\w+)\]", line):
+        if match := re.match(r"\[\[?([\w.]+)\]", line):
             section = f"{match[1]}."
         elif match := re.match(r"(?:# )?(\w+) = (?:\"[^\"]*\"|\S+) *(?:#(.*))?$", line):
             found[section + match[1]] = (match[2] or "").strip()
@@ -69,20 +72,32 @@ def test_loads_with_what_is_commented_out(path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_every_key_is_explained(path: Path) -> None:
     told = explained(path)
-    written = [f"{s}.{k}" if isinstance(v, dict) else s for s, v in values(path).items() for k in (v or [""])]
+    written = [
+        key for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items() for key in leaves(key, value)
+    ]
     assert [key for key in written if key not in told] == []
     in_a_row = [key for key, words in told.items() if not words and not key.startswith("prompts.")]
     assert in_a_row == []
 
 
-def values(path: Path) -> dict[str, Any]:
-    return {k: v if isinstance(v, dict) else [""] for k, v in tomllib.loads(path.read_text(encoding="utf-8")).items()}
+def leaves(key: str, value: Any) -> list[str]:
+    """The keys of all values in ``value``, the tables of a list together."""
+    tables = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
+    if not isinstance(tables[0], dict):
+        return [key]
+    return [leaf for table in tables for name, inner in table.items() for leaf in leaves(f"{key}.{name}", inner)]
 
 
 def test_the_examples_together_show_every_key() -> None:
-    shown = {key for path in EXAMPLES for key in explained(path)}
-    assert sorted(set(keys()) - shown) == []
-    assert sorted(shown - set(keys())) == []
+    """How a classifier reads is shown once for reward, judge and gold; sources of all kinds are in docs/rewards.md."""
+    shown = {alike(key) for path in EXAMPLES for key in explained(path)}
+    known = {alike(key) for key in keys()}
+    assert sorted(key for key in known - shown if not key.startswith("reward.sources.")) == []
+    assert sorted(shown - known) == []
+
+
+def alike(key: str) -> str:
+    return re.sub(r"^(feedback\.gold_options|evaluation\.judge_options)\.", "reward.classifier_options.", key)
 
 
 # --- end to end --------------------------------------------------------------------------------------------------
@@ -174,6 +189,28 @@ def test_grpo_runs(tiny: Path, tmp_path: Path) -> None:
         evaluation__judge=tiny / "bert",
     )
     check_report(outcome.json(), tmp_path / "run")
+
+
+def test_qlora_runs(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    rows = [{"prompt": prompt, "chosen": f"kindly {prompt}", "rejected": "go away"} for prompt in PROMPTS]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    outcome = run(
+        "qlora.toml",
+        tmp_path / "run",
+        model__policy=tiny / "chat",
+        prompts__path=tmp_path / "prompts.txt",
+        feedback__path=tmp_path / "mine.jsonl",
+        reward__max_tokens_trained=96,
+        evaluation__judge=tiny / "bert",
+        evaluation__judge_label="toxic",
+    )
+    report = outcome.json()
+    check_report(report, tmp_path / "run")
+    check_reward_model(report, tmp_path / "run")
+    stages = json.loads((tmp_path / "run" / "stages.json").read_text(encoding="utf-8"))
+    assert stages["align"]["precision"]["base"] == "nf4, double quantisation"
 
 
 def test_hh_harmless_runs(tiny: Path, tmp_path: Path) -> None:
