@@ -228,7 +228,14 @@ def save_classifier(folder: Path, kind: str = "bert", labels: dict[int, str] = L
     if kind == "gpt2":
         settings = {k: v for k, v in settings.items() if k in ("vocab_size", "id2label", "label2id")}
         settings |= {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 18, "pad_token_id": None}
-    name = {"bert": "BertConfig", "roberta": "RobertaConfig", "gpt2": "GPT2Config"}[kind]
+    if kind == "distilbert":
+        settings = {
+            k: v for k, v in settings.items() if k in ("vocab_size", "max_position_embeddings", "id2label", "label2id")
+        }
+        settings |= {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "pad_token_id": PAD}
+    name = {"distilbert": "DistilBertConfig", "bert": "BertConfig", "roberta": "RobertaConfig", "gpt2": "GPT2Config"}[
+        kind
+    ]
     config = getattr(transformers, name)(**{**settings, **overrides})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 import transformers
 from models import tiny
-from transformers import AutoModelForSequenceClassification
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from humanward.errors import InputError
 from humanward.records import Message, Prompt
@@ -21,7 +25,7 @@ LONG = " ".join(f"w{i % 18}" for i in range(40))
 TEXTS = ["w1", "w2 w3 w4 w5 w6", "w7 w8", "w9 w10 w11", "w1 w1 w1 w1"]
 
 
-def make(folder: Path, label: str | int = "hate", **options: Any) -> Classifier:
+def make(folder: Path, label: str | int | None = "hate", **options: Any) -> Classifier:
     return Classifier(str(folder), label, device="cpu", **options)
 
 
@@ -149,3 +153,152 @@ def test_gold_dislikes_answers_of_too_few_words() -> None:
     scores = gold.score([], ["yes", "me too!", "that is fine", ""])
     assert torch.allclose(scores, torch.tensor([0.7, 0.7, 0.9, 0.7]))
     assert gold.name == "flat"
+
+
+# --- how it reads ----------------------------------------------------------------------------------------------------
+
+
+def test_the_left_side_is_cut_where_that_is_asked_for(tmp_path: Path) -> None:
+    """Five words and a closing token against a limit of 4: the last three words are left."""
+    save(tmp_path)
+    left = make(tmp_path, max_tokens=4, truncation="left")
+    text = "w1 w2 w3 w4 w5"
+    assert float(left.score_texts([text])) == pytest.approx(float(plain_logits(tmp_path, "w3 w4 w5", 18)[1]), rel=1e-4)
+    right = make(tmp_path, max_tokens=4)
+    assert float(right.score_texts([text])) == pytest.approx(float(plain_logits(tmp_path, "w1 w2 w3", 18)[1]), rel=1e-4)
+    assert (left.truncated, right.truncated) == (1, 1)
+
+
+def test_another_tokenizer(tmp_path: Path) -> None:
+    """Its words stand in the other order, so w0 of one is w19 of the other."""
+    save(tmp_path / "model")
+    words = [f"w{i}" for i in reversed(range(tiny.VOCABULARY - 3))]
+    other = tiny.word_tokenizer()
+    vocabulary = {word: i for i, word in enumerate([*words, "<pad>", "</s>", "<unk>"])}
+    state = json.loads(other.backend_tokenizer.to_str())
+    state["model"]["vocab"] = vocabulary
+    state["added_tokens"] = []
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)), unk_token="<unk>", pad_token="<pad>", eos_token="</s>"
+    ).save_pretrained(tmp_path / "other")
+    plain = tiny.word_tokenizer()
+    plain.save_pretrained(tmp_path / "model")
+    swapped = make(tmp_path / "model", tokenizer=str(tmp_path / "other")).score_texts(["w0 w1"])
+    assert float(swapped) == pytest.approx(float(plain_logits(tmp_path / "model", "w20 w19", 18)[1]), rel=1e-4)
+
+
+def test_another_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "model")
+    tiny.word_tokenizer(30).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match=r"other: has 30 tokens and .*model only 24 embeddings"):
+        make(tmp_path / "model", tokenizer=str(tmp_path / "other"))
+
+
+def test_two_segments(tmp_path: Path) -> None:
+    """BERT tells prompt and response apart by token types; its tokenizer closes both."""
+    save(tmp_path)
+    tokenizer = tiny.word_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        "$A </s>", "$A </s> $B:1 </s>:1", special_tokens=[("</s>", tiny.EOS)]
+    )
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.save_pretrained(tmp_path)
+    pair = make(tmp_path, text="prompt+response", template="pair")
+    found = pair.score([Prompt("p", "w3"), Prompt("p", "w1")], ["w4", "w2 w5"])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[3, tiny.EOS, 4, tiny.EOS]])
+    with torch.no_grad():
+        expected = model(input_ids=ids, token_type_ids=torch.tensor([[0, 0, 1, 1]])).logits[0, 1]
+        one_segment = model(input_ids=ids).logits[0, 1]
+    assert float(found[0]) == pytest.approx(float(expected), rel=1e-4)
+    assert abs(float(expected - one_segment)) > 1e-3
+
+
+def test_a_chat_template(tmp_path: Path) -> None:
+    save(tmp_path, "gpt2")
+    tiny.word_tokenizer(chat=True).save_pretrained(tmp_path)
+    chat = Prompt("p", "w3", (Message("user", "w9"), Message("assistant", "w8"), Message("user", "w3")))
+    both = make(tmp_path, text="prompt+response", template="chat").score([chat], ["w4"])
+    text = "user w9 assistant w8 user w3 assistant w4 "
+    assert float(both) == pytest.approx(float(plain_logits(tmp_path, text, 18)[1]), rel=1e-4)
+    alone = make(tmp_path, template="chat").score([chat], ["w4"])
+    assert float(alone) == pytest.approx(float(plain_logits(tmp_path, "user w4 ", 18)[1]), rel=1e-4)
+
+
+def test_a_chat_template_that_is_not_there_or_refuses(tmp_path: Path) -> None:
+    save(tmp_path)
+    with pytest.raises(InputError, match="has no chat template; set template = 'plain'"):
+        make(tmp_path, template="chat")
+    tokenizer = tiny.word_tokenizer(chat=True)
+    tokenizer.chat_template = "{{ raise_exception('no assistants here') }}"
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"refuses the turns user, assistant \(no assistants here\)"):
+        make(tmp_path, template="chat", text="prompt+response").score([Prompt("p", "w3")], ["w4"])
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_a_model_with_one_output_needs_no_label(tmp_path: Path, kind: str) -> None:
+    save(tmp_path, kind, labels={0: "LABEL_0"}, problem_type="regression")
+    expected = float(plain_logits(tmp_path, "w1 w2", 16)[0])
+    for label in (None, 0, -1, "LABEL_0", "0"):
+        assert float(make(tmp_path, label).score_texts(["w1 w2"])) == pytest.approx(expected, rel=1e-4)
+    assert float(make(tmp_path, None, output="probability").score_texts(["w1 w2"])) == pytest.approx(
+        1 / (1 + math.exp(-expected)), rel=1e-4
+    )
+    with pytest.raises(InputError, match=r"has no label 'nothate'; its only output is LABEL_0: set label = 0"):
+        make(tmp_path, "nothate")
+
+
+def test_several_labels_need_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has 3 labels, nothate, hate, Unsure; say with label which"):
+        make(save(tmp_path), None)
+
+
+def test_labels_without_names_are_numbers(tmp_path: Path) -> None:
+    save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["id2label"], config["label2id"]
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_labels": 3}))
+    expected = float(plain_logits(tmp_path, "w1", 18)[2])
+    for label in (2, "2", "LABEL_2"):
+        assert float(make(tmp_path, label).score_texts(["w1"])) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(InputError, match="its labels are LABEL_0, LABEL_1, LABEL_2"):
+        make(tmp_path, "hate")
+
+
+def test_more_tokens_than_it_takes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="max_tokens = 19: it reads 18 tokens at most"):
+        make(save(tmp_path), max_tokens=19)
+
+
+def test_a_limit_without_room_for_a_text_is_refused(tmp_path: Path) -> None:
+    save(tmp_path)
+    tokenizer = tiny.word_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("</s> $A </s>", special_tokens=[("</s>", tiny.EOS)])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="max_tokens = 2 leaves no room beside the 2 tokens"):
+        make(tmp_path, max_tokens=2)
+
+
+def test_weights_in_bfloat16(tmp_path: Path) -> None:
+    save(tmp_path)
+    coarse = make(tmp_path, dtype="bfloat16")
+    assert coarse.model.dtype == torch.bfloat16
+    torch.testing.assert_close(coarse.score_texts(TEXTS), make(tmp_path).score_texts(TEXTS), rtol=0.1, atol=0.3)
+
+
+def test_a_model_that_padding_disturbs_is_given_texts_of_one_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As XLNet reads the last place of a row: the same scores as alone, one forward for each length."""
+    save(tmp_path)
+    forward = BertForSequenceClassification.forward
+
+    def careless(self, input_ids, attention_mask=None, **inputs):
+        return forward(self, input_ids=input_ids)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", careless)
+    classifier = make(tmp_path)
+    assert not classifier._pads
+    alone = torch.cat([make(tmp_path, batch_size=1).score_texts([text]) for text in TEXTS])
+    torch.testing.assert_close(classifier.score_texts(TEXTS), alone, rtol=1e-4, atol=1e-5)

@@ -168,6 +168,7 @@ def test_it_comes_back_from_its_folder(trained, tmp_path: Path) -> None:
     model, _ = trained
     model.save(tmp_path, {"accuracy": {"value": 0.9}})
     facts = json.loads((tmp_path / "reward_model.json").read_text())
+    assert len(facts.pop("tokenizer_sha256")) == 64
     assert facts == {"accuracy": {"value": 0.9}, "base": "tiny-llama", "limit": 32, "width": 16}
     again = load_reward_model(tiny.shared_base(), tmp_path)
     pairs = preferences(20, seed=5)
@@ -184,6 +185,16 @@ def test_another_base_is_refused(trained, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"width 16.*width 32"):
         load_reward_model(tiny.shared_base(hidden_size=32), tmp_path)
+
+
+def test_another_tokenizer_of_the_same_base_is_refused(trained, tmp_path: Path) -> None:
+    """Ids that mean other words; a padding token of its own changes no meaning."""
+    model, _ = trained
+    model.save(tmp_path, {})
+    load_reward_model(tiny.shared_base(tokenizer=tiny.word_tokenizer(pad=False)), tmp_path)
+    with pytest.raises(InputError, match=r"was trained with another tokenizer than tiny-llama has now") as caught:
+        load_reward_model(tiny.shared_base(tokenizer=tiny.word_tokenizer(stops=("stop",))), tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
