@@ -182,15 +182,17 @@ class Classifier:
     def _row(self, text: Text, special: bool) -> Row:
         """One text as its tokenizer encodes it, truncated and counted where it is too long."""
         parts = text if isinstance(text, tuple) else (text,)
-        row = self.tokenizer(*parts, add_special_tokens=special)
+        # Elsewhere they are nothing to the model, or (GPT-2) something else than the tokenizer means by them.
+        segments = isinstance(text, tuple) and getattr(self.model.config, "type_vocab_size", 0) > 1
+        options = {"add_special_tokens": special, "return_token_type_ids": segments}
+        row = self.tokenizer(*parts, **options)
         if len(row["input_ids"]) > self.max_tokens:
             # The tokenizer cuts, so that the tokens which open and close a text stay where the classifier expects them.
-            row = self.tokenizer(*parts, add_special_tokens=special, truncation=True, max_length=self.max_tokens)
+            row = self.tokenizer(*parts, **options, truncation=True, max_length=self.max_tokens)
             self.truncated += 1
         kept = {"input_ids": list(row["input_ids"]) or [self._pad]}
-        # Elsewhere they are nothing to the model, or (GPT-2) something else than the tokenizer means by them.
-        if "token_type_ids" in row and getattr(self.model.config, "type_vocab_size", 0) > 1:
-            kept["token_type_ids"] = list(row["token_type_ids"]) or [0]
+        if segments:
+            kept["token_type_ids"] = list(row["token_type_ids"])
         return kept
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
