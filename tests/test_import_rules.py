@@ -33,6 +33,7 @@ MAY_SEE: dict[str, set[str]] = {
     "rl": {"models", "reward", "config", "records", "errors", "distributed", "run_dir", "schedules", "alarm"},
     "offline": {"models", "preferences", "config", "records", "errors", "schedules", "alarm"},
     "evaluation": PLAIN | {"models", "reward", "run_dir"},
+    "serving": PLAIN | {"models", "run_dir"},
     "stages": PLAIN
     | {
         "run_dir",

@@ -267,6 +267,26 @@ def chat(
     run_chat(_open(run, None, None, as_json), prompt, seed=seed, as_json=as_json)
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="the run directory")],
+    out: Annotated[Path, typer.Option("--out", help="the new folder to write")],
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="the adapter alone, in PEFT's format, instead of the whole model")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the trained model for others: safetensors, tokenizer, settings and a model card.
+
+    Example: humanward export runs/quickstart --out kinder-model
+    """
+    from humanward.run_dir import open_run
+    from humanward.serving.export import describe, export_run
+
+    written = export_run(open_run(run, None), out, adapter=adapter)
+    _print(written, as_json, describe(written))
+
+
 # --- shared by the commands --------------------------------------------------------------------------------------
 
 

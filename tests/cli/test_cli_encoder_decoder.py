@@ -82,11 +82,11 @@ def test_the_lab_runs_from_its_own_file(models: Path, tmp_path: Path) -> None:
     rows = [
         {
             "fname": f"train_{i}",
-            "dialogue": f"#Person1#: {'Good morning. ' * (2 + i % 80)}\n#Person2#: Hello number {i}, how are you?",
+            "dialogue": f"#Person1#: {'Good morning. ' * (3, 13, 16, 90)[i % 4]}\n#Person2#: Hello number {i}, how are you?",
             "summary": "#Person1# greets #Person2#.",
             "topic": "greeting",
         }
-        for i in range(160)
+        for i in range(60)
     ]
     lengths = [len(row["dialogue"]) for row in rows]
     data = tmp_path / "dialogsum.train.jsonl"
@@ -98,15 +98,15 @@ def test_the_lab_runs_from_its_own_file(models: Path, tmp_path: Path) -> None:
         "reward.classifier": models / "roberta",
         "evaluation.judge": models / "bert",
         "sampling.max_new_tokens": 8,
-        "ppo.steps": 3,
+        "ppo.steps": 3,  # two of them train the critic alone
         "ppo.rollout_size": 8,
         "ppo.minibatch_size": 4,
         "ppo.micro_batch_size": 4,
         "prompts.test_fraction": 0.2,
         "prompts.validation_fraction": 0.1,
-        "evaluation.prompts": 8,
+        "evaluation.prompts": 4,
         "best_of_n.samples": 2,
-        "best_of_n.prompts": 4,
+        "best_of_n.prompts": 2,
     }
     settings = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
     outcome = humanward("run", EXAMPLE, "--out", tmp_path / "run", *settings, "--json")

@@ -253,7 +253,7 @@ def trained_length(model: Any) -> int | None:
     return int(getattr(text, "n_positions", 0) or 0) or None if relative else None
 
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL_SETTINGS: dict[str, tuple[Any, ...]] = {
     "min_length": (0,),
     "min_new_tokens": (0,),
     "num_beams": (1,),
@@ -284,7 +284,7 @@ def unused_generation_settings(model: Any) -> list[str]:
     encoder-decoder, which is part of what the decoder reads.
     """
     settings = getattr(model, "generation_config", None)
-    found = [(name, getattr(settings, name, None), neutral) for name, neutral in _NEUTRAL.items()]
+    found = [(name, getattr(settings, name, None), neutral) for name, neutral in NEUTRAL_SETTINGS.items()]
     if not model.config.is_encoder_decoder:
         found.append(("forced_bos_token_id", getattr(settings, "forced_bos_token_id", None), ()))
     return [
