@@ -21,6 +21,7 @@ from humanward.feedback.service import (
     api_review,
     api_session,
     api_work,
+    page_parts,
     screens,
 )
 from humanward.feedback.service.auth import store_of
@@ -47,7 +48,7 @@ def build_app(store: Store, settings: ServiceSettings | None = None) -> FastAPI:
     )
     app.state.store, app.state.settings = store, settings
     app.state.attempts = Attempts(settings.login_attempts, settings.login_window)
-    for module in (api_session, api_projects, api_work, api_review, api_data, api_people):
+    for module in (api_session, api_projects, api_work, api_review, api_data, api_people, page_parts):
         app.include_router(module.router, prefix=API)
     app.include_router(screens.router)
     app.add_api_route("/healthz", _health, methods=["GET"], include_in_schema=True, tags=["health"])

@@ -1,0 +1,43 @@
+// What every page has: the colours' switch and signing out.
+
+import { post } from "./api.js";
+import { $, say, toast } from "./dom.js";
+
+const NAMES = { auto: "Auto", light: "Light", dark: "Dark" };
+const WORDS = { auto: "as the system", light: "light", dark: "dark" };
+const theme = $("#theme");
+
+function showTheme() {
+  const chosen = window.humanwardTheme.choice();
+  theme.textContent = NAMES[chosen];
+  theme.setAttribute("aria-label", `Colours: ${WORDS[chosen]}`);
+}
+
+theme.addEventListener("click", () => {
+  const order = Object.keys(NAMES);
+  const next = order[(order.indexOf(window.humanwardTheme.choice()) + 1) % order.length];
+  localStorage.setItem("humanward.theme", next);
+  window.humanwardTheme.apply();
+  showTheme();
+  say(`Colours: ${WORDS[next]}`);
+});
+showTheme();
+
+$("#sign-out")?.addEventListener("click", async () => {
+  const waiting = Object.keys(localStorage).filter((key) => key.startsWith("humanward.outbox."));
+  if (waiting.some((key) => JSON.parse(localStorage.getItem(key)).length)) {
+    toast("Answers are still waiting to be sent; stay signed in until they are.");
+    return;
+  }
+  try {
+    await post("/session/logout");
+  } catch (error) {
+    toast(error.message);
+    return;
+  }
+  for (const key of Object.keys(localStorage)) if (key.startsWith("humanward.draft.")) localStorage.removeItem(key);
+  location.assign("/sign-in");
+});
+
+// The tab of this page is in sight on narrow screens too.
+$(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
