@@ -27,6 +27,7 @@ from humanward.feedback.statistics import feedback_statistics
 from humanward.feedback.store import answers, review
 from humanward.feedback.store.models import Flag, Project, PromptRow, Submission, Task, User
 from humanward.feedback.store.people import require
+from humanward.feedback.store.settling import task_rankings
 from humanward.feedback.store.transfer import load_feedback
 
 router = APIRouter(tags=["review"])
@@ -217,7 +218,7 @@ def _imported(db: Session, task: Task, letter: dict[str, str]) -> list[OpinionRe
 def _consensus(db: Session, task: Task, letter: dict[str, str]) -> dict[str, list[list[str]]]:
     """The answers by the mean of their places, those of one mean together."""
     by_criterion: dict[str, list[dict[str, float]]] = {}
-    for ranking in answers.task_rankings(db, task):
+    for ranking in task_rankings(db, task):
         places = {c: float(place) for place, tier in enumerate(ranking.tiers) for c in tier}
         if places:
             by_criterion.setdefault(ranking.criterion, []).append(places)

@@ -168,7 +168,7 @@ def prompt_and_answers(
             CompletionRow.project_id == project_id, CompletionRow.id.in_(order)
         )
     )
-    texts: dict[str, str] = {completion_id: text for completion_id, text in rows}
+    texts = {row.id: row.text for row in rows}
     return (
         [MessageReply(role=m.role, content=m.content) for m in prompt.as_messages()],
         [ShownAnswer(label=label, text=texts[c]) for label, c in zip(answers.LETTERS, order, strict=False)],

@@ -9,13 +9,15 @@ from pydantic import BaseModel, Field
 
 from humanward.feedback.service.schemas import (
     Body,
+    Comment,
+    CriterionName,
     FlagReply,
     Id,
     JudgementBody,
     MessageReply,
+    Name,
     Short,
     ShownAnswer,
-    _text,
 )
 
 
@@ -78,7 +80,7 @@ class ReviewReply(BaseModel):
 
 class VerdictBody(Body):
     accepted: bool
-    comment: _text(5000) = ""
+    comment: Comment = ""
 
 
 class VerdictReply(BaseModel):
@@ -89,11 +91,11 @@ class VerdictReply(BaseModel):
 
 
 class ResolveBody(Body):
-    resolution: _text(2000) = ""
+    resolution: Comment = ""
 
 
 class GoldBody(Body):
-    gold: dict[_text(60), JudgementBody] | None = Field(max_length=10)
+    gold: dict[CriterionName, JudgementBody] | None = Field(max_length=10)
 
 
 class ItemChange(Body):
@@ -152,7 +154,7 @@ class RoleBody(Body):
 
 
 class TokenBody(Body):
-    name: _text(100, 1)
+    name: Name
     project_id: Id | None = None
     days: Annotated[float, Field(gt=0, le=3650)] | None = None
 

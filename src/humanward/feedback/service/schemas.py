@@ -18,13 +18,16 @@ def _storable(value: Any) -> Any:
     return value
 
 
-def _text(limit: int, least: int = 0) -> Any:
-    return Annotated[str, Field(min_length=least, max_length=limit), BeforeValidator(_storable)]
-
-
-Short = _text(100)
-Line = _text(500)
-Long = _text(20_000)
+Text = Annotated[str, BeforeValidator(_storable)]
+Letter = Annotated[Text, Field(max_length=20)]
+CriterionName = Annotated[Text, Field(min_length=1, max_length=60)]
+Short = Annotated[Text, Field(max_length=100)]
+Name = Annotated[Text, Field(min_length=1, max_length=100)]
+Password = Annotated[Text, Field(max_length=200)]
+Line = Annotated[Text, Field(max_length=500)]
+FullLine = Annotated[Text, Field(min_length=1, max_length=500)]
+Comment = Annotated[Text, Field(max_length=5000)]
+Long = Annotated[Text, Field(max_length=20_000)]
 
 
 class Body(BaseModel):
@@ -57,16 +60,16 @@ class LinkBody(Body):
 class EnterBody(Body):
     token: Line
     name: Short = ""
-    password: _text(200) = ""
+    password: Password = ""
 
 
 class LoginBody(Body):
     name: Short
-    password: _text(200)
+    password: Password
 
 
 class PasswordBody(Body):
-    password: _text(200)
+    password: Password
 
 
 class LinkReply(BaseModel):
@@ -97,15 +100,15 @@ class SessionReply(BaseModel):
 
 
 class CriterionBody(Body):
-    name: _text(60, 1)
+    name: CriterionName
     title: Short = ""
     short: Line = ""
     guidelines: Long = ""
 
 
 class CriterionChange(Body):
-    title: _text(100, 1) | None = None
-    short: _text(500, 1) | None = None
+    title: Name | None = None
+    short: FullLine | None = None
     guidelines: Long | None = None
 
 
@@ -124,7 +127,7 @@ class ProjectChange(Body):
 
 
 class ProjectBody(Body):
-    name: _text(100, 1)
+    name: Name
     description: Line = ""
     mode: Literal["ranking", "pairwise", "rating"] = "ranking"
     rating_scale: int = 5
@@ -189,16 +192,16 @@ class ShownAnswer(BaseModel):
 
 
 class JudgementBody(Body):
-    tiers: list[list[_text(20)]] = Field(default_factory=list, max_length=9)
+    tiers: list[list[Letter]] = Field(default_factory=list, max_length=9)
     none_acceptable: bool = False
     scores: dict[str, int] = Field(default_factory=dict, max_length=9)
 
 
 class SubmitBody(Body):
     client_id: Annotated[str, Field(min_length=8, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")]
-    judgements: dict[_text(60), JudgementBody] = Field(max_length=10)
+    judgements: dict[CriterionName, JudgementBody] = Field(max_length=10)
     seconds_spent: Seconds | None = None
-    comment: _text(5000) = ""
+    comment: Comment = ""
 
 
 class DraftBody(Body):
@@ -211,7 +214,7 @@ class SkipBody(Body):
 
 class FlagBody(Body):
     reason: Literal["broken", "unsafe", "private", "off-topic", "duplicate", "language", "other"]
-    comment: _text(5000) = ""
+    comment: Comment = ""
 
 
 class ReceiptReply(BaseModel):

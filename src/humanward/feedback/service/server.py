@@ -118,7 +118,7 @@ def _free_name(store: Store) -> str:
     except (OSError, KeyError):
         name = "owner"
     with store.read() as db:
-        return name if people.user_named(db, name) is None else f"{name} (owner)"
+        return name if people.user_named(db, name) is None else f"{name}-owner"
 
 
 def _claim_port(host: str, port: int) -> None:

@@ -12,7 +12,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """``hosts`` are the names (without port) that requests may be addressed to; ``public_url`` is set behind a proxy."""
+    """``hosts`` are the names (without port) that requests may be sent to; ``public_url`` is set behind a proxy."""
 
     hosts: frozenset[str] = frozenset(LOOPBACK)
     port: int = 8765

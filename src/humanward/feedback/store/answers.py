@@ -1,7 +1,7 @@
 """Answers as they come in: checked, kept with every revision, turned into rankings and ratings.
 
-Nothing that passed the check is ever dropped: an answer after the lease is kept and marked late, one beyond the quota is
-kept and marked so. The same body with the same client id gives the same receipt; another body is refused.
+Nothing that passed the check is ever dropped: an answer after the lease is kept and marked late, one beyond the quota
+is kept and marked so. The same body with the same client id gives the same receipt; another body is refused.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from humanward.feedback.store.audit import Actor, record
-from humanward.feedback.store.errors import conflict, invalid
+from humanward.feedback.store.errors import conflict, invalid, not_found
 from humanward.feedback.store.models import Assignment, Project, RankingRow, RatingRow, Submission, Task
 from humanward.feedback.store.people import require
 from humanward.feedback.store.projects import criteria_of
 from humanward.feedback.store.session import Store
+from humanward.feedback.store.settling import judge_task, recount, task_rankings
 from humanward.feedback.store.tasks import own_assignment, person, reserve
-from humanward.feedback.store.turns import disagreement, turn
-from humanward.preferences import current_rankings
-from humanward.records import Ranking, content_id
+from humanward.records import content_id
 
 LETTERS = "ABCDEFGHI"
+ADJUDICATION = " (adjudication)"
+"""Added to the annotator's name of a decision, so that it never replaces what the same person ranked before."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _keep(store: Store, actor: Actor, task_id: str, answer: Answer, kind: str) -
         db.add(submission)
         db.flush()
         _store_judgements(db, project, task, order, actor, answer, submission)
-        _settle_task(db, project, task, first=revision == 1, kind=kind)
+        _settle_task(db, project, task, submission)
         record(
             db,
             now,
@@ -167,8 +168,6 @@ def reviewed_task(db: Session, actor: Actor, task_id: str, *, lock: bool = True)
     query = select(Task).where(Task.id == task_id)
     task = db.scalar(query.with_for_update() if lock else query)
     if task is None:
-        from humanward.feedback.store.errors import not_found
-
         raise not_found("task", task_id)
     require(db, actor, task.project_id, "reviewer")
     return task
@@ -256,7 +255,7 @@ def _store_judgements(
     created_at = submission.created_at.isoformat(timespec="milliseconds")
     common: dict[str, Any] = {
         "project_id": project.id,
-        "annotator": actor.name,
+        "annotator": actor.name if origin == "collect" else f"{actor.name}{ADJUDICATION}",
         "simulated": False,
         "created_at": created_at,
         "origin": origin,
@@ -294,58 +293,18 @@ def _tiers_of_scores(scores: Mapping[str, int]) -> list[list[str]]:
     return [sorted(k for k, s in scores.items() if s == score) for score in sorted(set(scores.values()), reverse=True)]
 
 
-def _settle_task(db: Session, project: Project, task: Task, *, first: bool, kind: str) -> None:
+def _settle_task(db: Session, project: Project, task: Task, submission: Submission) -> None:
     """How settled the task is now, its turn, and whether it wants more opinions."""
-    if kind == "adjudication":
+    db.flush()
+    if submission.kind == "adjudication":
         task.adjudicated = True
         if task.state == "open":
             task.state, task.available = "done", False
-        return
-    db.flush()
-    by_criterion: dict[str, list[Any]] = {}
-    for ranking in task_rankings(db, task):
-        by_criterion.setdefault(ranking.criterion, []).append(ranking.tiers)
-    shares = [share for group in by_criterion.values() if (share := disagreement(group)) is not None]
-    task.disagreement = max(shares, default=None)
-    task.turn = turn(list(by_criterion.values()), task.uncertainty)
-    refresh_state(task, project)
-
-
-def refresh_state(task: Task, project: Project) -> None:
-    """Open or done, with one more opinion wanted while people disagree and the project allows it."""
-    if task.state not in ("open", "done") or task.adjudicated:
-        return
-    disputed = task.disagreement is not None and task.disagreement > project.extra_above
-    if task.opinions >= task.quota and disputed and task.quota < project.max_overlap:
-        task.quota = min(task.opinions + 1, project.max_overlap)
-    task.state = "done" if task.opinions >= task.quota else "open"
-    task.available = task.state == "open" and task.reserved < task.quota
-
-
-def task_rankings(db: Session, task: Task) -> list[Ranking]:
-    """The rankings of a task that are in force, adjudications apart."""
-    rows = db.scalars(
-        select(RankingRow)
-        .where(RankingRow.task_id == task.id, RankingRow.origin != "adjudication")
-        .order_by(RankingRow.seq)
-    )
-    return list(current_rankings(to_ranking(row) for row in rows))
-
-
-def to_ranking(row: RankingRow) -> Ranking:
-    """The record that a row holds."""
-    return Ranking(
-        id=row.id,
-        prompt_id=row.prompt_id,
-        tiers=tuple(tuple(tier) for tier in row.tiers),
-        annotator=row.annotator,
-        none_acceptable=row.none_acceptable,
-        criterion=row.criterion,
-        shown_order=tuple(row.shown_order),
-        seconds_spent=row.seconds_spent,
-        created_at=row.created_at,
-        simulated=row.simulated,
-    )
+    elif submission.revision > 1:
+        # An answer that a reviewer had rejected counts again once it is revised.
+        recount(db, project, [task.id])
+    else:
+        judge_task(task, project, task_rankings(db, task))
 
 
 def _receipt(row: Submission) -> Receipt:

@@ -6,7 +6,7 @@ from humanward.errors import InputError
 
 
 class RefusedError(InputError):
-    """One line for a person; ``code`` is stable for programs, ``field`` names the offending value where there is one."""
+    """One line for a person; ``code`` is stable for programs, ``field`` names the offending value, if any."""
 
     def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
         super().__init__(message)

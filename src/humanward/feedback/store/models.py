@@ -6,7 +6,7 @@ Ids of prompts and completions are those of the records (records.py), unique wit
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -62,7 +62,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcTime, dict[str, Any]: JSON(none_as_null=True), list[Any]: JSON, str: Text}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcTime,
+        dict[str, Any]: JSON(none_as_null=True),
+        list[Any]: JSON,
+        str: Text,
+    }
 
 
 Key = BigInteger().with_variant(Integer, "sqlite")
@@ -107,7 +112,7 @@ class Project(Base):
 
 
 class Criterion(Base):
-    """What people judge by, with its guidelines in Markdown: ``short`` is always in sight, ``guidelines`` in a drawer."""
+    """What people judge by; Markdown. ``short`` is always in sight, ``guidelines`` in a drawer."""
 
     __tablename__ = "criteria"
     __table_args__ = (UniqueConstraint("project_id", "name"),)
@@ -297,6 +302,7 @@ class RankingRow(Base):
         UniqueConstraint("project_id", "id"),
         Index("ix_rankings_task", "task_id"),
         Index("ix_rankings_project", "project_id", "seq"),
+        Index("ix_rankings_prompt", "project_id", "prompt_id"),
     )
     seq: Mapped[int] = mapped_column(Key, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))

@@ -1,7 +1,7 @@
 """People: one-time links, passwords, browser sessions, API tokens, roles.
 
-Every secret is made by ``secrets`` when it is needed and kept as a SHA-256 hash (they have 256 bits, so that a slow hash
-adds nothing); passwords, which people choose, are hashed by argon2id.
+Every secret is made by ``secrets`` when it is needed and kept as a SHA-256 hash (they have 256 bits, so that a slow
+hash adds nothing); passwords, which people choose, are hashed by argon2id.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def csrf_token(cookie: str) -> str:
 def check_name(name: str) -> str:
     """The name without blanks around it; raises RefusedError for an empty, long or unprintable one."""
     name = name.strip()
-    if not name or len(name) > 100 or not name.isprintable():
-        raise invalid("name", "is empty, longer than 100 characters or not printable; choose another")
+    if not name or len(name) > 100 or not name.isprintable() or name.endswith(")"):
+        raise invalid("name", "is empty, longer than 100 characters, not printable or ends in ')'; choose another")
     return name
 
 
@@ -259,7 +259,7 @@ def set_password(store: Store, actor: Actor, password: str, *, keep_cookie: str 
 def create_token(
     store: Store, actor: Actor, name: str, *, project_id: int | None = None, days: float | None = None
 ) -> tuple[ApiToken, str]:
-    """A new key for the actor's programs, shown once. It can do what the actor can, in ``project_id`` alone if given."""
+    """A new key for the actor's programs, shown once: it can do what they can, in ``project_id`` alone if given."""
     secret = f"hw_{secrets.token_urlsafe(32)}"
     now = store.now()
     with store.write() as db:

@@ -108,15 +108,16 @@ def change_project(store: Store, actor: Actor, project_id: int, changes: dict[st
     """Change settings; a new overlap holds for all tasks at once. The mode stays when there are tasks already."""
     with store.write() as db:
         project = require(db, actor, project_id, "admin")
-        before = {name: getattr(project, name) for name in changes}
-        values = {name: getattr(project, name) for name in (*LIMITS, "mode", "rating_scale")} | changes
+        asked = tuple(changes)
+        if "overlap" in changes and "max_overlap" not in changes:
+            # A project that never asked for more goes on so; otherwise the most stays, if it still is the most.
+            more = project.max_overlap > project.overlap
+            changes = changes | {"max_overlap": max(project.max_overlap if more else 0, changes["overlap"])}
+        before = {name: getattr(project, name) for name in asked}
+        values = {name: getattr(project, name) for name in (*LIMITS, "mode")} | changes
         check_settings(values)
         if values["mode"] != project.mode and _count(db, Task, project_id):
             raise conflict("has_tasks", f"project {project.name}: its mode stays, as there are tasks; make another")
-        if "overlap" in changes and "max_overlap" not in changes:
-            changes = changes | {"max_overlap": max(project.max_overlap, changes["overlap"])}
-            if project.max_overlap == project.overlap:
-                changes["max_overlap"] = changes["overlap"]
         for name, value in changes.items():
             setattr(project, name, value)
         if "overlap" in changes:
@@ -129,7 +130,7 @@ def change_project(store: Store, actor: Actor, project_id: int, changes: dict[st
             f"project {project.id}",
             project.id,
             before=before,
-            after={name: changes[name] for name in before},
+            after={name: changes[name] for name in asked},
         )
         return project
 

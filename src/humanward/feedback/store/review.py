@@ -8,15 +8,15 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from humanward.feedback.store.answers import LETTERS, Judgement, letters_of, refresh_state, reviewed_task
+from humanward.feedback.store.answers import LETTERS, Judgement, letters_of, reviewed_task
 from humanward.feedback.store.audit import Actor, record
 from humanward.feedback.store.errors import conflict, invalid, not_found
 from humanward.feedback.store.models import Assignment, Flag, Project, RankingRow, RatingRow, Submission, Task, Verdict
 from humanward.feedback.store.people import require
 from humanward.feedback.store.projects import criteria_of
 from humanward.feedback.store.session import Store
+from humanward.feedback.store.settling import recount, refresh_state
 from humanward.feedback.store.tasks import person
-from humanward.feedback.store.transfer import recount
 from humanward.records import content_id
 
 
@@ -48,7 +48,7 @@ def give_verdict(store: Store, actor: Actor, submission_id: int, accepted: bool,
             if not accepted or rejected_before:
                 _withdraw_or_restore(db, store, submission, row, withdraw=not accepted)
                 db.flush()
-                recount(db, project, task)
+                recount(db, project, [task.id])
         record(
             db,
             store.now(),
@@ -117,7 +117,7 @@ def resolve_flag(store: Store, actor: Actor, flag_id: int, resolution: str) -> F
 
 
 def set_gold(store: Store, actor: Actor, task_id: str, gold: Mapping[str, Judgement] | None) -> Task:
-    """Make a task a gold item whose right answer is ``gold`` (letters as ``letters_of``), or with None an ordinary one."""
+    """Make a task a gold item whose right answer is ``gold``, in ``letters_of``, or with None an ordinary one."""
     with store.write() as db:
         task = reviewed_task(db, actor, task_id)
         project = require(db, actor, task.project_id, "admin")
@@ -125,7 +125,7 @@ def set_gold(store: Store, actor: Actor, task_id: str, gold: Mapping[str, Judgem
             task.gold = None
             if task.state == "gold":
                 task.state = "open"
-                recount(db, project, task)
+                recount(db, project, [task.id])
                 refresh_state(task, project)
         else:
             task.gold = _gold_tiers(db, project, task, gold)
@@ -163,7 +163,7 @@ def change_task(
         if uncertainty is not None:
             task.uncertainty = uncertainty
         if task.state in ("open", "done"):
-            recount(db, project, task)
+            recount(db, project, [task.id])
         record(db, store.now(), actor, "item.change", task_id, project.id, excluded=excluded, uncertainty=uncertainty)
         return task
 

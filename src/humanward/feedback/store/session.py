@@ -24,7 +24,8 @@ from sqlalchemy.orm import Session
 
 from humanward.errors import InputError
 
-BUSY_MS = 30_000
+BUSY_MS = 120_000
+"""Longer than a large import takes, so that nobody is told that the database is locked."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -1,7 +1,7 @@
 """Who judges what next: claims under a lease, drafts, skips.
 
-A live lease counts towards a task's quota, so that no task is judged more often than wanted; a lease that runs out frees
-its place and keeps the draft. Nobody ever has two assignments of one task.
+A live lease counts towards a task's quota, so that no task is judged more often than wanted; a lease that runs out
+frees its place and keeps the draft. Nobody ever has two assignments of one task.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def counts_of(db: Session, user_id: int, project_id: int) -> dict[str, int]:
         .where(Assignment.user_id == user_id, Assignment.project_id == project_id)
         .group_by(Assignment.state)
     )
-    return {state: count for state, count in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def person(actor: Actor) -> int:

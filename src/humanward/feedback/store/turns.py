@@ -1,7 +1,7 @@
 """In which order tasks come: those most worth another opinion first.
 
 A task with opinions comes before one without, so that its overlap is completed, the least settled first; tasks without
-opinions come by the ``uncertainty`` that was imported with them (of a reward-model ensemble, say), then as they arrived.
+opinions come by the ``uncertainty`` imported with them (of a reward-model ensemble, say), then as they arrived.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Tiers = Sequence[Sequence[str]]
 
 
 def turn(opinions: Sequence[Sequence[Tiers]], uncertainty: float | None) -> float:
-    """Lower comes first: -2 to -1 with opinions, -1 to 0 without. ``opinions[i]`` are the rankings under criterion i."""
+    """Lower comes first: -2 to -1 with opinions, -1 to 0 without; ``opinions[i]`` are the rankings by criterion i."""
     judged = [rankings for rankings in opinions if rankings]
     if judged:
         return -1 - max(consensus_uncertainty(rankings) for rankings in judged)

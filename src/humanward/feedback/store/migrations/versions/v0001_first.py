@@ -311,6 +311,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("rankings", schema=None) as batch_op:
         batch_op.create_index("ix_rankings_project", ["project_id", "seq"], unique=False)
+        batch_op.create_index("ix_rankings_prompt", ["project_id", "prompt_id"], unique=False)
         batch_op.create_index("ix_rankings_task", ["task_id"], unique=False)
 
     op.create_table(
@@ -372,6 +373,7 @@ def downgrade() -> None:
     op.drop_table("ratings")
     with op.batch_alter_table("rankings", schema=None) as batch_op:
         batch_op.drop_index("ix_rankings_task")
+        batch_op.drop_index("ix_rankings_prompt")
         batch_op.drop_index("ix_rankings_project")
 
     op.drop_table("rankings")
