@@ -111,7 +111,7 @@ def _warnings(stages: dict[str, dict[str, Any]]) -> list[str]:
     lines += stages["align"]["warnings"]
     for stage, record in stages.items():
         lines += [
-            f"{stage}: {cut} texts were longer than the {role} classifier reads and were truncated"
+            f"{stage}: {cut} texts were longer than a classifier reads ({role}) and were truncated"
             for role, cut in record.get("truncated", {}).items()
             if cut
         ]

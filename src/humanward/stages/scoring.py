@@ -123,6 +123,9 @@ def _measure_anchors(run: Run, reward: CombinedReward) -> dict[str, Any]:
 
     The samples have one seed whatever the run's, so that runs of other seeds sum the sources in equal proportions.
     """
+    whole = run.config.algorithm in ON_POLICY and run.config.ppo.anchor_scores
+    if not whole and not any(source.anchor for source in run.config.reward.sources):
+        return {"samples": 0, "sources": {part.name: asdict(Anchor()) for part in reward.parts}}
     prompts, texts = reference_samples(run, run.prompts("train"), seed=SAMPLE_SEED)
     scored = [in_detail(part.source, prompts, texts) for part in reward.parts]
     anchors, remedy = [], "set its anchor = false"
@@ -136,7 +139,7 @@ def _measure_anchors(run: Run, reward: CombinedReward) -> dict[str, Any]:
         "samples": len(texts),
         "sources": {part.name: asdict(part.anchor) for part in parts},
     }
-    if run.config.algorithm in ON_POLICY and run.config.ppo.anchor_scores:
+    if whole:
         total = CombinedReward(parts).combine(scored).scores
         found["total"] = asdict(anchor_on(total, "the combined reward", "set ppo.anchor_scores = false"))
     return found
