@@ -74,6 +74,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-wide": ("MistralConfig", {**_LLAMA_LIKE, "sliding_window": 64}),
     "opt": ("OPTConfig", {**_LLAMA_LIKE, "ffn_dim": 32, "word_embed_proj_dim": 16}),
     "neox": ("GPTNeoXConfig", _LLAMA_LIKE),
+    "gptj": ("GPTJConfig", {**_SIZES, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "rotary_dim": 4}),
     "bloom": ("BloomConfig", {**_SIZES, "hidden_size": 16, "n_layer": 2, "n_head": 2}),
     "lfm2": ("Lfm2Config", {**_LLAMA_LIKE, "layer_types": ["conv", "full_attention"]}),
     "gemma2": ("Gemma2Config", {**_GEMMA, "final_logit_softcapping": 0.5}),
@@ -84,7 +85,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart": ("BartConfig", _BART),
 }
 LABELS = {0: "nothate", 1: "hate", 2: "Unsure"}
-PLAIN = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "mistral-wide", "opt", "neox", "bloom", "lfm2")
+PLAIN = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "mistral-wide", "opt", "neox", "gptj", "bloom", "lfm2")
 CAPPED = ("gemma2", "cohere", "granite")
 ENCODER_DECODER = ("t5-tied", "t5-untied", "bart")
 
@@ -129,6 +130,9 @@ def model(name: str, seed: int = 0, **overrides: Any) -> Any:
             for parameter in built.parameters():
                 if parameter.dim() > 1:
                     parameter.normal_(std=0.3)
+            bias = getattr(built.get_output_embeddings(), "bias", None)
+            if bias is not None:  # GPT-J
+                bias.normal_(std=0.3)
     return built
 
 
