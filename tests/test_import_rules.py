@@ -56,6 +56,7 @@ ONLY_SEEN_BY = {
     "demo.recipe": {"demo.cli"},
     "feedback.commands": {"cli"},
     "feedback.collect": {"cli"},
+    "feedback.connectors.commands": {"feedback.commands"},
 }
 OPTIONAL = {"boto3", "ray", "bitsandbytes"}
 STARTS_WITHOUT_TORCH = [*sorted(PLAIN), "run_dir", "progress", "schedules", "demo", "feedback.commands", "cli"]

@@ -1,4 +1,4 @@
-"""``humanward feedback import | export | stats | rank`` on the files of a run directory."""
+"""``humanward feedback import | export | stats | rank`` on the files of a run directory; the connectors' commands."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from humanward.errors import InputError
+from humanward.feedback.connectors.commands import a2i_app, ground_truth_app
 from humanward.feedback.files import (
     PROMPTS,
     RANKINGS,
@@ -25,6 +26,7 @@ from humanward.feedback.files import (
 )
 from humanward.feedback.formats import FORMATS, export_file, import_files
 from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias, feedback_statistics
+from humanward.feedback.store_commands import check_place, export_from_db, feedback_of_db, import_into_db
 from humanward.feedback.terminal import rank_in_terminal
 from humanward.labels import derive_labels
 from humanward.preferences import PreferenceSet, derive_preferences
@@ -34,8 +36,15 @@ from humanward.records import Ranking
 app = typer.Typer(
     help="Import, export, collect and compare human rankings.", no_args_is_help=True, rich_markup_mode=None
 )
+app.add_typer(ground_truth_app, name="ground-truth")
+app.add_typer(a2i_app, name="a2i")
 
 Run = Annotated[Path, typer.Option("--run", help="The run directory.", file_okay=False)]
+RunOrNone = Annotated[Path | None, typer.Option("--run", help="The run directory.", file_okay=False)]
+Db = Annotated[
+    str | None, typer.Option("--db", help="Instead of --run: a store, sqlite:///FILE or postgresql://USER@HOST/NAME.")
+]
+Project = Annotated[str, typer.Option("--project", help="With --db: the project; may be left out if there is one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 _READ = ", ".join(FORMATS)
 _WRITTEN = ", ".join(name for name, form in FORMATS.items() if form.write)
@@ -44,21 +53,41 @@ _WRITTEN = ", ".join(name for name, form in FORMATS.items() if form.write)
 @app.command("import")
 def import_command(
     files: Annotated[list[Path], typer.Argument(help="The files; .gz is read as it is.", show_default=False)],
-    run: Run,
+    run: RunOrNone = None,
+    db: Db = None,
+    project: Project = "",
     format: Annotated[str, typer.Option("--format", help=f"auto, or one of {_READ}.")] = "auto",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out and report them.")] = False,
     split: Annotated[
         str, typer.Option("--split", help="Shares of the splits, by prompt; a split in the file stays.")
     ] = "train=0.8,validation=0.1,test=0.1",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split.")] = 0,
+    criterion: Annotated[
+        list[str] | None, typer.Option("--criterion", help="With --db: what a new project asks for; may be repeated.")
+    ] = None,
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(help='With --db: JSON lines of {"prompt_id", "uncertainty"}; the most uncertain are asked first.'),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read preference files into a run directory; what is there already stays, and the same file again adds nothing.
+    """Read preference files into a run directory or a store; the same file again adds nothing.
 
     Example: humanward feedback import --format hh-rlhf pairs.jsonl.gz --run runs/mine
     """
+    check_place(run, db)
     fractions = parse_fractions(split)
     console = Console(stderr=True)
+    if db is not None:
+        with console.status(f"reading {', '.join(path.name for path in files)}"):
+            added, reasons = import_into_db(
+                files, db, project, format, skip_bad=skip_bad, criteria=criterion or (), uncertainty=uncertainty
+            )
+        for reason in reasons:
+            console.print(f"left out: {escape(reason)}", highlight=False, soft_wrap=True)
+        _print(added, as_json)
+        return
+    assert run is not None
     with console.status(f"reading {', '.join(path.name for path in files)}"):
         result = import_files(files, format, skip_bad=skip_bad)
         old = read_feedback(run, rankings=False) if (run / PROMPTS).exists() else Feedback()
@@ -92,33 +121,43 @@ def import_command(
 
 @app.command("export")
 def export_command(
-    run: Run,
     output: Annotated[Path, typer.Option("--output", help="The file to write.", dir_okay=False)],
+    run: RunOrNone = None,
+    db: Db = None,
+    project: Project = "",
     format: Annotated[str, typer.Option("--format", help=f"One of {_WRITTEN}.")] = "humanward",
     as_json: Json = False,
 ) -> None:
-    """Write the prompts, completions and rankings of a run directory in another tool's format.
+    """Write the prompts, completions and rankings of a run directory or a store in another tool's format.
 
     Example: humanward feedback export --run runs/mine --format trl --output pairs.jsonl
     """
-    result = export_file(output, format, read_feedback(run))
+    check_place(run, db)
+    if db is not None:
+        result = export_from_db(output, db, project, format)
+    else:
+        assert run is not None
+        result = export_file(output, format, read_feedback(run))
     _print({"output": str(output), "rows": result.rows, "ties_left_out": result.ties_left_out}, as_json)
 
 
 @app.command("stats")
 def stats_command(
-    run: Run,
+    run: RunOrNone = None,
+    db: Db = None,
+    project: Project = "",
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Agreement, position bias and speed of the annotators of a run directory.
+    """Agreement, reliability, position bias and speed of the annotators of a run directory or a store.
 
     Example: humanward feedback stats --run runs/mine
     """
-    rankings = [ranking for _, ranking in read_records(run / RANKINGS, Ranking)]
+    check_place(run, db)
+    rankings, place = _rankings(run, db, project)
     if not rankings:
-        raise InputError(f"{run / RANKINGS}: holds no rankings; collect or import some")
+        raise InputError(f"{place}: holds no rankings; collect or import some")
     with Console(stderr=True).status("comparing annotators"):
         statistics = feedback_statistics(rankings, resamples=resamples, seed=seed)
     if as_json:
@@ -197,6 +236,16 @@ def statistics_tables(statistics: FeedbackStatistics) -> list[Table]:
             _number(person.median_seconds, ".1f"),
         )
     return [whole, people]
+
+
+def _rankings(run: Path | None, db: str | None, project: str) -> tuple[list[Ranking], str]:
+    """All rankings, and where they are."""
+    if db is not None:
+        feedback, store, chosen = feedback_of_db(db, project)
+        store.close()
+        return list(feedback.rankings), f"{store.shown_url}, project {chosen.name}"
+    assert run is not None
+    return [ranking for _, ranking in read_records(run / RANKINGS, Ranking)], str(run / RANKINGS)
 
 
 def _derive(feedback: Feedback) -> PreferenceSet:

@@ -100,8 +100,8 @@ def publish_loops(
 ) -> int:
     """Send the requests; returns how many loops are new. Loops that were there already are left as they are.
 
-    ``made`` is called when the flow definition is there and before the first loop, ``started`` after each loop with their
-    number. Raises InputError where the page is not safe, AWS refuses, or the flow definition does not become active.
+    ``made`` is called when the flow definition is there and before the first loop, ``started`` after each loop with
+    their number. Raises InputError where the page is not safe, AWS refuses, or the flow definition stays inactive.
     """
     if render_check:
         rendered = aws.send(plan.render)
@@ -172,7 +172,7 @@ def read_loops(
     criterion: str = "overall",
     done: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Read the outputs of the loops that are completed; the others are counted as unlabelled, failed ones with the reason.
+    """Read the outputs of completed loops; the others are counted as unlabelled, failed ones with the reason.
 
     A loop that was stopped may have the answers of some workers; they are read where it has an output.
     """
@@ -257,8 +257,8 @@ def _wait_until_active(aws: Aws, plan: LoopPlan, wait: Poll) -> None:
         raise InputError(f"flow definition {name!r}: is {state} ({reason}); mend it and publish with another --name")
     if found["FlowDefinitionArn"] != plan.flow_arn:
         raise InputError(
-            f"flow definition {name!r}: is {found['FlowDefinitionArn']}, not {plan.flow_arn}; give a --role of the account "
-            "whose credentials boto3 uses"
+            f"flow definition {name!r}: is {found['FlowDefinitionArn']}, not {plan.flow_arn}; give a --role of the "
+            "account whose credentials boto3 uses"
         )
 
 

@@ -1,6 +1,6 @@
 """What workers answered: the two shapes of an answer, worker files and outputs of human loops, as rankings.
 
-Every answer of every worker is read. Equal ranks are ties; a rank that is missing is an error that names file and answer.
+Every answer of every worker is read. Equal ranks are ties; a missing rank is an error that names file and answer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RawAnswer:
 class Answers:
     """Rankings and the raw answers behind them, each once; ``places`` says where each ranking was read.
 
-    ``unlabelled`` items had no answer (yet), with their reasons where the service gave one; ``bad`` answers could not be read.
+    ``unlabelled`` items have no answer (yet), with ``reasons`` where the service gave any; ``bad`` ones are unreadable.
     """
 
     skip_bad: bool = False
@@ -65,8 +65,8 @@ class Answers:
         known = self.raw.setdefault(raw.id, raw)
         if known.answer != raw.answer:
             raise InputError(
-                f"{where}: worker {raw.worker!r} has another answer to task {raw.task!r} with the same time of submission "
-                f"({raw.submitted or 'none'}) in {known.source}; keep one of the files"
+                f"{where}: worker {raw.worker!r} has another answer to task {raw.task!r} with the same time of "
+                f"submission ({raw.submitted or 'none'}) in {known.source}; keep one of the files"
             )
         for ranking in rankings:
             self.rankings.setdefault(ranking.id, ranking)
@@ -77,8 +77,8 @@ class Answers:
 class Task:
     """What is known about an answer besides itself: ``name`` is the task's, unique within the service.
 
-    ``criteria`` are those that were asked for (None: whatever was answered); ``criterion`` names the one of an answer in the
-    flat shape, which names none.
+    ``criteria`` are those that were asked for (None: whatever was answered); ``criterion`` names the one of an answer
+    in the flat shape, which names none.
     """
 
     service: str

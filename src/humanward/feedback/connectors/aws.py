@@ -1,6 +1,6 @@
 """The one file that knows boto3: clients, requests, and AWS's errors in one line each.
 
-Credentials come from boto3's own chain (environment, profile, SSO, instance role); humanward neither takes nor shows them.
+Credentials come from boto3's own chain (environment, profile, SSO, instance role); nothing here takes or shows any.
 """
 
 from __future__ import annotations

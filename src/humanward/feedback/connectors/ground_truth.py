@@ -31,7 +31,10 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Job:
-    """A labelling job as the service describes it; ``counters`` count prompts; ``manifest`` is where the output is or will be."""
+    """A labelling job as the service describes it.
+
+    ``counters`` count prompts; ``manifest`` is where the output is or will be.
+    """
 
     name: str
     state: str
@@ -127,8 +130,8 @@ def refuse_failed(job: Job) -> None:
     """Raise InputError, with the service's reason, for a job that failed."""
     if job.state == "Failed":
         raise InputError(
-            f"labelling job {job.name!r}: failed ({job.failure or 'AWS gives no reason'}); mend the reason and publish again "
-            "with another --name, as a job's name cannot be used twice"
+            f"labelling job {job.name!r}: failed ({job.failure or 'AWS gives no reason'}); mend the reason and publish "
+            "again with another --name, as a job's name cannot be used twice"
         )
 
 
@@ -240,13 +243,13 @@ def _answers_of(labelled: Any, metadata: dict[str, Any], read: Read, where: str)
     everyone = labelled.get("annotationsFromAllWorkers") if isinstance(labelled, dict) else None
     if not isinstance(everyone, list):
         raise InputError(
-            f"{where}: has neither worker-response-ref nor annotationsFromAllWorkers, so it says nothing of who ranked how"
+            f"{where}: has neither worker-response-ref nor annotationsFromAllWorkers, so it does not say who ranked how"
         )
     return [_from_annotation(value) for value in everyone], where, False
 
 
 def _from_annotation(value: Any) -> Any:
-    """A consolidated annotation in the form of a worker's answer; what has not that form stays, and is refused later."""
+    """A consolidated annotation in the form of a worker's answer; what has another form stays, to be refused later."""
     data = value.get("annotationData") if isinstance(value, dict) else None
     if not isinstance(data, dict) or "content" not in data:
         return value

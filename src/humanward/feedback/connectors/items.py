@@ -45,8 +45,8 @@ class Items:
 def build_items(prompts: Iterable[Prompt], completions: Iterable[Completion], limit: int | None = None) -> Items:
     """One item for every prompt with two or more answers, the first ``limit`` of them.
 
-    The answers of a prompt are in an order that depends on their ids alone, so that their place tells nothing of the model,
-    and publishing again publishes the same. Raises InputError where nothing can be ranked.
+    The answers of a prompt are in an order that depends on their ids alone, so that their place tells nothing of the
+    model, and publishing again publishes the same. Raises InputError where nothing can be ranked.
     """
     answers: dict[str, list[Completion]] = {}
     for completion in completions:
@@ -80,8 +80,8 @@ def check_items(items: Sequence[Item], *, characters: int | None = MANIFEST_LINE
         line = item.line()
         if characters is not None and len(line) > characters:
             raise InputError(
-                f"prompt {item.prompt_id!r}: its line of the manifest has {len(line)} characters, {characters} are allowed; "
-                "leave it out or shorten its answers"
+                f"prompt {item.prompt_id!r}: its line of the manifest has {len(line)} characters, {characters} are "
+                "allowed; leave it out or shorten its answers"
             )
         if len(line.encode()) > size:
             raise InputError(
@@ -96,8 +96,8 @@ def check_items(items: Sequence[Item], *, characters: int | None = MANIFEST_LINE
 class Finder:
     """Finds the item that a line of an output manifest, or the input of a human loop, is about.
 
-    By ``item_id`` (the prompt's id) and ``completion_ids`` where they are there, and by the texts otherwise. With ``add`` an
-    item that the run does not know becomes a new prompt with new completions, which are in ``prompts`` and ``completions``.
+    By ``item_id`` (the prompt's id) and ``completion_ids`` where they are there, and by the texts otherwise. With
+    ``add`` an item that the run does not know becomes a new prompt with new completions (``prompts``, ``completions``).
     """
 
     def __init__(self, prompts: Iterable[Prompt], completions: Iterable[Completion], *, add: bool = False) -> None:
@@ -178,7 +178,7 @@ def _new_id(source: str, place: str) -> str:
 
 
 def _shown(value: dict[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
-    """(prompt, answers), also of inputs that nest them in ``taskObject`` and call the prompt so, as AWS's notebooks do."""
+    """(prompt, answers), also of inputs that nest them in ``taskObject``, as AWS's notebooks do."""
     inner = value.get("taskObject", value)
     inner = inner if isinstance(inner, dict) else value
     source = inner.get("source", inner.get("prompt"))

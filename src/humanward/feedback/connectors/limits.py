@@ -1,6 +1,6 @@
 """What the services accept, checked before anything is sent; the numbers are those of botocore's service model.
 
-Those that the model lacks are from AWS's documentation of the parameter; a test compares the others with the installed model.
+Those that the model lacks are from AWS's documentation of the parameter; a test compares the others with the model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ LABEL = 127
 TITLE = 128
 DESCRIPTION = 255
 URI = 1024
+FLOW = 1024
 ROLE = (20, 2048)
 TEAM = 256
 KMS_KEY = 2048

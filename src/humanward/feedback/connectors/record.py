@@ -1,4 +1,4 @@
-"""What a run directory keeps of publications and answers: ``aws/NAME.json``, ``aws/answers.jsonl``, and the rankings."""
+"""What a run directory keeps of publications and answers: ``aws/NAME.json``, ``aws/answers.jsonl``, the rankings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_publications(run: Path, service: str, name: str | None = None) -> list[
 
 
 def read_run(run: Path, *, may_be_new: bool = False) -> Feedback:
-    """Prompts, completions and earlier rankings; raises InputError where they are missing, unless the run may be new."""
+    """Prompts, completions, earlier rankings; raises InputError where they are missing, unless the run may be new."""
     if may_be_new and not (run / PROMPTS).exists():
         return Feedback()
     return read_feedback(run, rankings=False)

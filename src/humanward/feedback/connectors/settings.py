@@ -84,7 +84,7 @@ def check_settings(
     free_of_adult_content: bool = False,
     kms_key: str | None = None,
 ) -> Settings:
-    """The settings for ``ground-truth`` or ``a2i``; raises InputError, naming the option, for any that AWS would refuse."""
+    """The settings for ``ground-truth`` or ``a2i``; raises InputError, naming the option, for what AWS would refuse."""
     limits.check_name("--name", name, limits.NAME - SUFFIX)
     own, public = limits.check_workforce(team, region)
     role_form = "arn:aws:iam::123456789012:role/NAME"
@@ -136,7 +136,7 @@ def default_name(folder: str) -> str:
 
 
 def numbered(name: str, *content: Any) -> str:
-    """The name with an id of the content: the same content again has the same name, so a conflict means "already there"."""
+    """The name with an id of the content: the same again has the same name, so a conflict means "already there"."""
     return f"{name}-{content_id(*(json.dumps(value, sort_keys=True, ensure_ascii=False) for value in content))}"
 
 

@@ -1,7 +1,7 @@
-"""The worker's page: crowd-text-ranking in a Liquid template, and the check that the service escapes hostile texts in it.
+"""The worker's page: crowd-text-ranking in a Liquid template; the check that the service escapes hostile texts in it.
 
-The service fills in ``task.input`` and escapes what it fills in; nothing here asks it not to. What humanward itself writes
-into the template (criteria, guidelines) is escaped for HTML and holds no brace that Liquid could read.
+The service fills in ``task.input`` and escapes what it fills in; nothing here asks it not to. What humanward itself
+writes into the template (criteria, guidelines) is escaped for HTML and holds no brace that Liquid could read.
 https://docs.aws.amazon.com/sagemaker/latest/dg/sms-ui-template-crowd-text-ranking.html
 """
 
@@ -11,8 +11,6 @@ import json
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Any
-
-from markdown_it import MarkdownIt
 
 from humanward.errors import InputError
 from humanward.feedback.connectors.limits import TEMPLATE
@@ -34,7 +32,10 @@ _PAGE = """<script src="https://assets.crowd.aws/crowd-html-elements-v2.js"></sc
   </crowd-text-ranking>
 </crowd-form>
 """
-PROBE_SOURCE = "<script>alert(1)</script>' onmouseover='alert(2)' \" onfocus=\"alert(3) &lt;b&gt; {{ 7 | times: 6 }} \\ \u00e9\u4e2d\nend"
+PROBE_SOURCE = (
+    "<script>alert(1)</script>' onmouseover='alert(2)' \" onfocus=\"alert(3) "
+    "&lt;b&gt; {{ 7 | times: 6 }} \\ \u00e9\u4e2d\nend"
+)
 PROBE_RESPONSES = (
     "it's a 'quote'><img src=x onerror=alert(4)>",
     '"></crowd-text-ranking><script>alert(5)</script>',
@@ -55,6 +56,8 @@ def render_template(criteria: Sequence[str], *, allow_ties: bool = True, guideli
     dimensions = json.dumps([{"name": name, "allowTie": allow_ties} for name in criteria], separators=(",", ":"))
     for character in "&<>'":
         dimensions = dimensions.replace(character, f"\\u{ord(character):04x}")
+    from markdown_it import MarkdownIt
+
     text = default_guidelines(criteria, allow_ties=allow_ties) if guidelines is None else guidelines
     shown = MarkdownIt("commonmark", {"html": False}).disable("image").render(text).rstrip()
     shown = shown.replace("{", "&#123;").replace("}", "&#125;")
