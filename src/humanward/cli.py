@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -88,7 +89,7 @@ def quickstart(
     config = parse_config(values, tuple(set_ or ()))
     flags = f" --algorithm {algorithm}" if algorithm else ""
     flags += f"{f' --reward {reward}' if reward != 'trained' else ''}{' --rank-yourself' if rank_yourself else ''}"
-    flags += "".join(f" --set {item}" for item in set_ or ())
+    flags += "".join(f" --set {shlex.quote(item)}" for item in set_ or ())
     _loop(config, out, as_json, f"humanward quickstart --seed {config.seed}{flags} --out NEW_FOLDER")
 
 
@@ -107,7 +108,7 @@ def run(
     """
     overrides = _overrides(set_, seed, algorithm)
     loaded = load_config(config, overrides)
-    flags = "".join(f" --set {item}" for item in overrides)
+    flags = "".join(f" --set {shlex.quote(item)}" for item in overrides)
     _loop(loaded, out or Path("runs") / config.stem, as_json, f"humanward run {config}{flags} --out NEW_FOLDER")
 
 
