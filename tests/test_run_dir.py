@@ -244,3 +244,52 @@ def test_an_algorithm_that_the_run_cannot_have_changes_nothing(tmp_path: Path, a
     with pytest.raises(InputError, match=r"trpo: unknown|learns from preferences"):
         change_algorithm(path, algorithm, again=True)
     assert (path / "config.toml").read_text() == before
+
+
+# --- which models ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_keeps_to_the_commit_that_it_began_with(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", RunConfig())
+    assert run.revision("policy", "owner/model", "main") == "main"
+    run.pin("policy", {"name": "owner/model", "commit": "a" * 40})
+    assert run.revision("policy", "owner/model", "main") == "a" * 40
+    assert run.revision("policy", "owner/other", "main") == "main"
+    assert run.revision("judge", "owner/model", None) is None
+    run.pin("policy", {"name": "owner/model", "commit": "a" * 40})
+    with pytest.raises(InputError, match=r"began with another policy under the name owner/model \(commit aaaaaaaaaaaa"):
+        run.pin("policy", {"name": "owner/model", "commit": "b" * 40})
+    run.pin("judge", {"name": "owner/judge", "commit": None})
+    run.pin("judge", {"name": "owner/judge", "commit": "c" * 40})
+    run.pin("judge", {"name": "owner/judge", "commit": None})  # a cache that does not tell takes nothing away
+    assert run.models() == {
+        "policy": {"name": "owner/model", "commit": "a" * 40},
+        "judge": {"name": "owner/judge", "commit": "c" * 40},
+    }
+    run.file("models.json").write_text("{")
+    with pytest.raises(InputError, match=r"models.json: damaged"):
+        run.models()
+
+
+def test_a_changed_folder_is_refused(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", RunConfig())
+    run.pin("judge", {"name": "here", "sha256": "a" * 64})
+    with pytest.raises(
+        InputError, match=r"began with another judge under the name here \(sha256 aaaaaaaaaaaa then, b"
+    ) as e:
+        run.pin("judge", {"name": "here", "sha256": "b" * 64})
+    assert "start a new run with --out" in str(e.value)
+    run.pin("judge", {"name": "there", "sha256": "b" * 64})
+    assert run.models()["judge"]["name"] == "there"
+
+
+def test_a_folder_with_models_json_alone_is_not_begun(tmp_path: Path) -> None:
+    """Models are recorded when they are loaded, before any stage has written; bad input then still leaves nothing."""
+    run = open_run(tmp_path / "run", RunConfig())
+    run.pin("judge", {"name": "here", "sha256": "a" * 64})
+    changed = open_run(tmp_path / "run", RunConfig(seed=7))
+    assert changed.models() == {}
+    changed.pin("judge", {"name": "here", "sha256": "b" * 64})
+    with pytest.raises(InputError), leaving_nothing_half_begun(changed):
+        raise InputError("bad")
+    assert not (tmp_path / "run").exists()

@@ -79,19 +79,28 @@ class RunDir:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: damaged ({error.msg}); delete it to record the models as they are now") from None
 
+    def revision(self, use: str, name: str, wanted: str | None) -> str | None:
+        """The commit of ``name`` that this run began with for ``use``, or else the ``wanted`` revision.
+
+        So a run goes on with the weights that it began with, whatever the hub's branch names by then.
+        """
+        recorded = self.models().get(use, {})
+        return recorded["commit"] if recorded.get("name") == name and recorded.get("commit") else wanted
+
     def pin(self, use: str, model: dict[str, str | None]) -> None:
         """Record which weights serve ``use``; InputError where a run began with others under the same name."""
         models = self.models()
         before = models.get(use)
-        if before == model:
-            return
-        if before is not None and before["name"] == model["name"] and None not in (*before.values(), *model.values()):
+        if before is not None and before["name"] == model["name"]:
             key = "commit" if "commit" in model else "sha256"
-            raise InputError(
-                f"{self.path}: began with another {use} under the name {model['name']} ({key} "
-                f"{str(before.get(key))[:12]} then, {str(model[key])[:12]} now); bring that one back, or start a new run "
-                "with --out"
-            )
+            if model[key] is None or model[key] == before.get(key):
+                return
+            if before.get(key) is not None:
+                raise InputError(
+                    f"{self.path}: began with another {use} under the name {model['name']} ({key} "
+                    f"{str(before[key])[:12]} then, {str(model[key])[:12]} now); bring that one back, or start a new "
+                    "run with --out"
+                )
         write_text(self.file(MODELS), json.dumps({**models, use: model}, indent=1, ensure_ascii=False) + "\n")
 
     # --- metrics -----------------------------------------------------------------------------------------------------
@@ -205,7 +214,9 @@ def _unused(path: Path) -> bool:
     """Whether the folder holds a configuration that open_run wrote, at most the models' record, and nothing else."""
     file = path / CONFIG
     try:
-        return {p.name for p in path.iterdir()} - {MODELS} == {CONFIG} and load_config(file).to_toml() == file.read_text("utf-8")
+        return {p.name for p in path.iterdir()} - {MODELS} == {CONFIG} and load_config(
+            file
+        ).to_toml() == file.read_text("utf-8")
     except InputError:
         return False
 

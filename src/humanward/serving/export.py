@@ -60,11 +60,9 @@ def export_run(run: RunDir, out: Path, *, adapter: bool = False) -> dict[str, An
 def _base_of_the_run(run: RunDir) -> ModelConfig:
     """The run's model with the commit that it began with; InputError where a folder's files are others by now."""
     model = run.config.model
-    recorded = run.models().get("policy")
-    if recorded is None:
+    if "policy" not in run.models():
         return model
-    if recorded.get("commit") is not None:
-        return model.model_copy(update={"revision": recorded["commit"]})
+    model = model.model_copy(update={"revision": run.revision("policy", model.policy, model.revision)})
     run.pin("policy", identify(model.policy, model.revision))
     return model
 

@@ -46,10 +46,8 @@ class Run:
         """The policy's base, loaded at first use, with its ``policy`` role."""
         if self._base is None:
             model = self.config.model
-            pinned = self.folder.models().get("policy", {})
-            if pinned.get("name") == model.policy and pinned.get("commit") is not None:
-                # Whatever the hub's branch names by now, a run goes on with the weights that it began with.
-                model = model.model_copy(update={"revision": pinned["commit"]})
+            revision = self.folder.revision("policy", model.policy, model.revision)
+            model = model.model_copy(update={"revision": revision})
             base = SharedBase(
                 load_model(model),
                 system_prompt=model.system_prompt,
@@ -105,6 +103,7 @@ class Run:
         if role not in self._classifiers:
             reading = options.model_dump(include=set(ClassifierOptions.model_fields))
             reading["device"] = options.device or self.config.model.device
+            revision = self.folder.revision(role, name, revision)
             self._classifiers[role] = Classifier(name, label, output=output, revision=revision, **reading)
             self.folder.pin(role, identify(name, revision))
         return self._classifiers[role]
