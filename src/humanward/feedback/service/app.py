@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
 from sqlalchemy import text
 from starlette.exceptions import HTTPException
 
@@ -47,13 +46,14 @@ def build_app(store: Store, settings: ServiceSettings | None = None) -> FastAPI:
         responses={code: {"model": ErrorReply} for code in (400, 401, 403, 404, 409, 410, 413, 422, 429)},
     )
     app.state.store, app.state.settings = store, settings
+    app.state.quality = {}
     app.state.attempts = Attempts(settings.login_attempts, settings.login_window)
     for module in (api_session, api_projects, api_work, api_review, api_data, api_people, page_parts):
         app.include_router(module.router, prefix=API)
     app.include_router(screens.router)
     app.add_api_route("/healthz", _health, methods=["GET"], include_in_schema=True, tags=["health"])
     if STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=STATIC), name="static")
+        app.mount("/static", page_parts.Assets(directory=STATIC), name="static")
     app.add_exception_handler(RefusedError, _on_refused)
     app.add_exception_handler(InputError, _on_input_error)
     app.add_exception_handler(RequestValidationError, _on_validation)

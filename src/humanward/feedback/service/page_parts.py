@@ -13,6 +13,8 @@ from fastapi import APIRouter
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from pydantic import BaseModel, Field
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from humanward.feedback.formats import FORMATS
 from humanward.feedback.service.auth import Me
@@ -37,6 +39,16 @@ PLAIN = {
 }
 Tree = list[Any]
 _markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+
+
+class Assets(StaticFiles):
+    """The files under /static/: kept by browsers, and asked for again by their ETag, so that no page mixes versions."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """As its parent, with ``Cache-Control: no-cache``."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["cache-control"] = "no-cache"
+        return response
 
 
 class RenderBody(Body):

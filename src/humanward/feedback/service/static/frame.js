@@ -23,7 +23,7 @@ theme.addEventListener("click", () => {
 });
 showTheme();
 
-$("#sign-out")?.addEventListener("click", async () => {
+async function signOut() {
   const waiting = Object.keys(localStorage).filter((key) => key.startsWith("humanward.outbox."));
   if (waiting.some((key) => JSON.parse(localStorage.getItem(key)).length)) {
     toast("Answers are still waiting to be sent; stay signed in until they are.");
@@ -37,7 +37,9 @@ $("#sign-out")?.addEventListener("click", async () => {
   }
   for (const key of Object.keys(localStorage)) if (key.startsWith("humanward.draft.")) localStorage.removeItem(key);
   location.assign("/sign-in");
-});
+}
+// The account page draws its own button later.
+document.addEventListener("click", (event) => event.target.closest(".sign-out") && signOut());
 
 // The tab of this page is in sight on narrow screens too.
 $(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

@@ -117,7 +117,11 @@ export class Guidelines {
     const tree = (await this.trees)[this.criteria.indexOf(criterion)];
     if (this.shown !== name) return;
     this.title.replaceChildren(bdi(criterion.title));
-    this.body.replaceChildren(h("p", { className: "lead" }, criterion.short), prose(criterion.guidelines, tree));
+    // The default guidelines begin with the same sentence.
+    const lead = criterion.guidelines.includes(criterion.short) ? [] : [h("p", { className: "lead" }, criterion.short)];
+    const text = prose(criterion.guidelines, tree);
+    text.classList.add("flow");
+    this.body.replaceChildren(...lead, text);
   }
 
   toggle(name = this.shown) {

@@ -39,7 +39,6 @@ export class Places {
       const here = this.labels.filter((label) => judgements.value(criterion, label) === place);
       slot.classList.toggle("tie", place !== null && here.length > 1);
       chips.replaceChildren(...here.map((label) => this.#chip(label, place)));
-      slot.hidden = place === null && !here.length && this.labels.length > 0 && !document.body.classList.contains("dragging");
     }
   }
 

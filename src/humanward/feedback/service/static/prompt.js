@@ -31,6 +31,17 @@ export function promptView(messages, trees) {
   return view;
 }
 
+/** Tells the style sheet how much of the window the prompt and the dock take, so that a card fits between them. */
+export function measure(view) {
+  for (const [name, part] of [["--prompt", view.querySelector(".prompt")], ["--dock", view.querySelector(".dock")]]) {
+    new ResizeObserver(() => {
+      // A prompt that was opened scrolls away and takes nothing.
+      const height = getComputedStyle(part).position === "sticky" ? part.offsetHeight : 0;
+      document.documentElement.style.setProperty(name, `${height}px`);
+    }).observe(part);
+  }
+}
+
 /** A box that scrolls inside gets a visible edge where there is more, and a button that opens it whole. */
 export function openable(edge, body, text, what) {
   const words = count(text.split(/\s+/).filter(Boolean).length, "word");
