@@ -11,6 +11,8 @@ from humanward.errors import InputError
 from humanward.feedback.connectors.limits import INPUT_BYTES, MANIFEST_LINE
 from humanward.records import Completion, Prompt, content_id
 
+# Some readers of lines end one at these, too; inside a text of JSON an escape means the same.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
@@ -31,7 +33,8 @@ class Item:
             "item_id": self.prompt_id,
             "completion_ids": list(self.completion_ids),
         }
-        return json.dumps(value, ensure_ascii=False)
+        line = json.dumps(value, ensure_ascii=False)
+        return line.translate(_LINE_ENDS)
 
 
 @dataclass(frozen=True)

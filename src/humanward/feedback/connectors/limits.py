@@ -100,7 +100,7 @@ def check_s3(option: str, value: str, room: int = 0) -> str:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not re.fullmatch(BUCKET_FORM, bucket):
         raise InputError(f"{option} {_short(value)}: is not s3://BUCKET/PREFIX; write it like s3://my-bucket/labelling")
-    if "//" in prefix or not re.fullmatch(r"[\w!.*'()/-]*", prefix, re.ASCII):
+    if "//" in f"/{prefix}" or not re.fullmatch(r"[\w!.*'()/-]*", prefix, re.ASCII):
         raise InputError(
             f"{option} {_short(value)}: has characters or empty parts that S3 keys should not have; rename it"
         )
