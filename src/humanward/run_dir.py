@@ -213,10 +213,10 @@ def change_algorithm(path: Path, algorithm: str, *, again: bool) -> list[str]:
 def _unused(path: Path) -> bool:
     """Whether the folder holds a configuration that open_run wrote, at most the models' record, and nothing else."""
     file = path / CONFIG
+    if {p.name for p in path.iterdir()} - {MODELS} != {CONFIG}:
+        return False
     try:
-        return {p.name for p in path.iterdir()} - {MODELS} == {CONFIG} and load_config(
-            file
-        ).to_toml() == file.read_text("utf-8")
+        return load_config(file).to_toml() == file.read_text("utf-8")
     except InputError:
         return False
 
