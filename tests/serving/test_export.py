@@ -185,6 +185,23 @@ def test_an_exported_model_is_where_another_run_can_start(chat: Path, tmp_path: 
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4)
 
 
+def test_dora_and_rslora_are_merged_as_they_act(tmp_path: Path) -> None:
+    run = start(tmp_path, "bart", lora={"variant": "dora", "rslora": True})
+    assert humanward("export", run, "--out", tmp_path / "model").code == 0
+    model = family(tmp_path / "model").from_pretrained(tmp_path / "model").eval()
+    torch.testing.assert_close(logits(model, IDS), policy_logits(run, IDS)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_on_a_tied_output_matrix_is_not_merged(tmp_path: Path) -> None:
+    """Merging would change the embeddings too, which the adapter leaves alone: another model than the measured one."""
+    run = start(tmp_path, "t5-tied", lora={"target_modules": ["q", "lm_head"]})
+    line = humanward("export", run, "--out", tmp_path / "model").refusal()
+    assert "merged into its base the adapter gives other logits" in line
+    assert "export the adapter alone with --adapter" in line
+    assert not (tmp_path / "model").exists()
+    assert humanward("export", run, "--out", tmp_path / "adapter", "--adapter").code == 0
+
+
 def test_a_fully_trained_policy_is_exported_whole(tmp_path: Path) -> None:
     run = start(tmp_path, "t5-untied", model={"train": "full"}, ppo={"learning_rate": 1e-3})
     out = tmp_path / "model"
