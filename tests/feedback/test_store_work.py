@@ -33,7 +33,9 @@ def test_a_claim_is_a_lease_that_stays_with_its_owner(store: Store) -> None:
     first = tasks.claim(store, ada, project.id)
     again = tasks.claim(store, ada, project.id)
     other = tasks.claim(store, bob, project.id)
-    assert first and again and other
+    assert first
+    assert again
+    assert other
     assert again.id == first.id
     assert other.task_id != first.task_id
     assert (first.lease_until - first.claimed_at).total_seconds() == project.lease_seconds
@@ -56,11 +58,14 @@ def test_an_expired_lease_frees_its_place_and_keeps_the_draft(store: Store, cloc
     assert tasks.claim(store, bob, project.id) is None
     clock.advance(61)
     taken = tasks.claim(store, bob, project.id)
-    assert taken and taken.task_id == own.task_id
+    assert taken
+    assert taken.task_id == own.task_id
     assert tasks.claim(store, ada, project.id) is None
     tasks.release(store, bob, own.task_id)
     back = tasks.claim(store, ada, project.id)
-    assert back and back.draft == {"tiers": [["A"]]} and back.shown_order == own.shown_order
+    assert back
+    assert back.draft == {"tiers": [["A"]]}
+    assert back.shown_order == own.shown_order
 
 
 def test_a_draft_and_renew_extend_the_lease(store: Store, clock) -> None:
@@ -86,7 +91,8 @@ def test_submit_stores_the_ranking_with_shown_order_and_seconds(store: Store) ->
     rankings = load_feedback(store, project.id).rankings
     assert [r.criterion for r in rankings] == ["helpful", "honest"]
     assert rankings[0].tiers == (("p0b",), ("p0a",), ("p0c",))
-    assert len(rankings[1].tiers) == 1 and set(rankings[1].tiers[0]) == {"p0a", "p0b", "p0c"}
+    assert len(rankings[1].tiers) == 1
+    assert set(rankings[1].tiers[0]) == {"p0a", "p0b", "p0c"}
     assert rankings[0].shown_order == tuple(own.shown_order)
     assert (rankings[0].annotator, rankings[0].seconds_spent, rankings[0].simulated) == ("ada", 12.5, False)
     assert task(store, own.task_id).state == "done"
@@ -130,7 +136,8 @@ def test_what_is_no_weak_order_is_refused_and_the_draft_survives(store: Store, t
     assert (refused.value.status, refused.value.code) == (422, "not_weak_order")
     assert load_feedback(store, project.id).rankings == ()
     again = tasks.claim(store, ada, project.id)
-    assert again and again.draft == {"kept": True}
+    assert again
+    assert again.draft == {"kept": True}
 
 
 def test_ties_and_none_acceptable_may_be_switched_off(store: Store) -> None:
@@ -188,7 +195,8 @@ def test_a_late_answer_is_kept_and_marked(store: Store, clock) -> None:
     own = tasks.claim(store, ada, project.id)
     clock.advance(61)
     other = tasks.claim(store, bob, project.id)
-    assert own and other
+    assert own
+    assert other
     assert not submit(store, bob, other.task_id, answer(other, "abc")).late
     receipt = submit(store, ada, own.task_id, answer(own, "bca"))
     assert (receipt.late, receipt.over_quota) == (True, True)
@@ -203,17 +211,20 @@ def test_skipped_tasks_do_not_come_again_and_released_ones_do(store: Store) -> N
     assert first
     tasks.skip(store, ada, first.task_id, "cannot read it")
     second = tasks.claim(store, ada, project.id)
-    assert second and second.task_id != first.task_id
+    assert second
+    assert second.task_id != first.task_id
     tasks.release(store, ada, second.task_id)
     third = tasks.claim(store, ada, project.id)
-    assert third and third.task_id == second.task_id
+    assert third
+    assert third.task_id == second.task_id
     submit(store, ada, third.task_id, answer(third, "abc"))
     assert tasks.claim(store, ada, project.id) is None
     with pytest.raises(RefusedError, match="edit it instead"):
         tasks.skip(store, ada, third.task_id)
     bob = person(store, "bob", project)
     left = tasks.claim(store, bob, project.id)
-    assert left and left.task_id == first.task_id
+    assert left
+    assert left.task_id == first.task_id
 
 
 def test_nobody_touches_another_persons_work(store: Store) -> None:
@@ -242,7 +253,8 @@ def test_the_order_shown_differs_between_people_and_stays(store: Store) -> None:
         assert own
         orders.append(tuple(own.shown_order))
         again = tasks.claim(store, someone, project.id)
-        assert again and tuple(again.shown_order) == orders[-1]
+        assert again
+        assert tuple(again.shown_order) == orders[-1]
     assert len(set(orders)) == 6  # two of six alike have chance 15 / 9!
 
 
@@ -250,18 +262,22 @@ def test_uncertain_prompts_come_first_and_disputed_tasks_before_them(store: Stor
     project = make_project(store, count=4, overlap=3, uncertainty={"p2": 3.0, "p1": 0.5})
     ada, bob, eve = (person(store, name, project) for name in ("ada", "bob", "eve"))
     first = tasks.claim(store, ada, project.id)
-    assert first and task(store, first.task_id).prompt_id == "p2"
+    assert first
+    assert task(store, first.task_id).prompt_id == "p2"
     submit(store, ada, first.task_id, answer(first, "abc", "client-1"))
     second = tasks.claim(store, ada, project.id)
-    assert second and task(store, second.task_id).prompt_id == "p1"
+    assert second
+    assert task(store, second.task_id).prompt_id == "p1"
     submit(store, ada, second.task_id, answer(second, "abc", "client-2"))
     for best_first, prompt in (("cba", "p1"), ("abc", "p2")):
         own = tasks.claim(store, bob, project.id)
-        assert own and task(store, own.task_id).prompt_id == prompt
+        assert own
+        assert task(store, own.task_id).prompt_id == prompt
         submit(store, bob, own.task_id, answer(own, best_first, f"client-{prompt}"))
     own = tasks.claim(store, eve, project.id)
     # On p1 ada and bob contradict each other; on p2 they agree.
-    assert own and task(store, own.task_id).prompt_id == "p1"
+    assert own
+    assert task(store, own.task_id).prompt_id == "p1"
 
 
 def test_a_disputed_task_asks_for_more_opinions(store: Store) -> None:
@@ -275,7 +291,8 @@ def test_a_disputed_task_asks_for_more_opinions(store: Store) -> None:
             best_first = said[task(store, own.task_id).prompt_id][turn_of]
             submit(store, someone, own.task_id, answer(own, best_first, f"client-{own.id}"))
     third = tasks.claim(store, people[2], project.id)
-    assert third and task(store, third.task_id).prompt_id == "p0"
+    assert third
+    assert task(store, third.task_id).prompt_id == "p0"
     assert (task(store, third.task_id).quota, task(store, third.task_id).disagreement) == (3, 1.0)
     submit(store, people[2], third.task_id, answer(third, "abc"))
     assert tasks.claim(store, people[2], project.id) is None
@@ -287,7 +304,8 @@ def test_a_pairwise_project_asks_for_every_pair(store: Store) -> None:
     seen = set()
     for number in range(3):
         own = tasks.claim(store, ada, project.id)
-        assert own and len(own.shown_order) == 2
+        assert own
+        assert len(own.shown_order) == 2
         seen.add(frozenset(own.shown_order))
         submit(store, ada, own.task_id, Answer(f"client-{number}", {"overall": Judgement((("A", "B"),))}))
     assert len(seen) == 3
@@ -323,7 +341,9 @@ def test_gold_items_come_to_everybody_and_use_no_quota(store: Store) -> None:
     for name in ("ada", "bob", "eve"):
         someone = person(store, name, project)
         own = tasks.claim(store, someone, project.id)
-        assert own and own.task_id == ids[0] and own.gold
+        assert own
+        assert own.task_id == ids[0]
+        assert own.gold
         submit(store, someone, own.task_id, answer(own, "abc"))
     with store.read() as db:
         counts = progress(db, project.id)
@@ -343,7 +363,8 @@ def test_a_rejected_answer_is_withdrawn_and_the_task_opens_again(store: Store) -
     assert current_rankings(load_feedback(store, project.id).rankings) == ()
     assert (task(store, own.task_id).state, task(store, own.task_id).opinions) == ("open", 0)
     other = tasks.claim(store, bob, project.id)
-    assert other and other.task_id == own.task_id
+    assert other
+    assert other.task_id == own.task_id
     tasks.release(store, bob, own.task_id)
     # The author mends it: it counts again.
     submit(store, ada, own.task_id, answer(own, "cab", "client-2"))

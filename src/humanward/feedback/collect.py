@@ -23,7 +23,6 @@ DbOption = Annotated[
     str | None, typer.Option("--db", help="A database: sqlite:///FILE or postgresql://USER@HOST/NAME.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-STORE = "feedback.db"
 
 
 def store_url(run: Path | None, db: str | None) -> str:
@@ -35,9 +34,10 @@ def store_url(run: Path | None, db: str | None) -> str:
     assert run is not None
     if not run.is_dir():
         raise InputError(f"{run}: no such run directory; check --run")
+    from humanward.feedback.store.runs import store_of_run
     from humanward.feedback.store.session import sqlite_url
 
-    return sqlite_url(run / STORE)
+    return sqlite_url(store_of_run(run))
 
 
 def collect(
@@ -104,8 +104,10 @@ def invite(
     store = _open(run, db)
     from humanward.feedback.store import people
     from humanward.feedback.store.audit import TERMINAL
+    from humanward.feedback.store.projects import the_project
 
-    project_id = None if role == "owner" else project_of(store, project).id
+    with store.read() as session:
+        project_id = None if role == "owner" else the_project(session, project).id
     row, token = people.invite(store, TERMINAL, project_id=project_id, role=role, name=name, hours=hours)
     facts = {
         "id": row.id,
@@ -193,22 +195,6 @@ def revoke(
     else:
         lock_out(store, TERMINAL, name)
     _tell({"revoked": name or f"invitation {invitation}"}, as_json)
-
-
-def project_of(store: Any, name: str) -> Any:
-    """The project of that name, or the only one; raises InputError."""
-    from humanward.feedback.store.audit import TERMINAL
-    from humanward.feedback.store.projects import projects_of
-
-    with store.read() as session:
-        found = [project for project, _ in projects_of(session, TERMINAL)]
-    chosen = [project for project in found if project.name == name] if name else found
-    if len(chosen) == 1:
-        return chosen[0]
-    names = ", ".join(project.name for project in found) or "none"
-    if name:
-        raise InputError(f"--project {name!r}: there is no such project; there are: {names}")
-    raise InputError(f"--project: name one of: {names}")
 
 
 def _open(run: Path | None, db: str | None) -> Any:

@@ -25,8 +25,10 @@ from humanward.feedback.files import (
     write_feedback,
 )
 from humanward.feedback.formats import FORMATS, export_file, import_files
-from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias, feedback_statistics
-from humanward.feedback.store_commands import check_place, export_from_db, feedback_of_db, import_into_db
+from humanward.feedback.quality.gold import Gold
+from humanward.feedback.quality.report import QualityReport, quality_report
+from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias
+from humanward.feedback.store_commands import check_place, export_from_db, import_into_db, rankings_of_db
 from humanward.feedback.terminal import rank_in_terminal
 from humanward.labels import derive_labels
 from humanward.preferences import PreferenceSet, derive_preferences
@@ -155,15 +157,18 @@ def stats_command(
     Example: humanward feedback stats --run runs/mine
     """
     check_place(run, db)
-    rankings, place = _rankings(run, db, project)
+    rankings, gold, place = _rankings(run, db, project)
     if not rankings:
         raise InputError(f"{place}: holds no rankings; collect or import some")
     with Console(stderr=True).status("comparing annotators"):
-        statistics = feedback_statistics(rankings, resamples=resamples, seed=seed)
+        report = quality_report(rankings, gold, resamples=resamples, seed=seed)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(statistics), ensure_ascii=False, allow_nan=False))
+        content = report.as_json()
+        # The statistics stand at the top, where they have always been.
+        whole = content.pop("statistics")
+        typer.echo(json.dumps({**whole, "quality": content}, ensure_ascii=False, allow_nan=False))
     else:
-        for table in statistics_tables(statistics):
+        for table in quality_tables(report):
             Console().print(table)
 
 
@@ -196,6 +201,29 @@ def rank_command(
         preferences = _derive(read_feedback(run))
         summary |= {"pairs": preferences.pairs, "ties": preferences.ties}
     _print(summary, as_json)
+
+
+def quality_tables(report: QualityReport) -> list[Table]:
+    """The report as tables: the whole, one row an annotator, and the warnings if there are any."""
+    whole, people = statistics_tables(report.statistics)
+    trust = Table(title="Reliability", title_justify="left")
+    for column in ("annotator", "reliability", "95 % interval", "accuracy", "gold", "gold items"):
+        trust.add_column(column, justify="left" if column == "annotator" else "right")
+    for person in report.annotators:
+        value, interval, _ = _estimate_cells(person.reliability)
+        gold, _, items = _estimate_cells(person.gold)
+        name = escape(person.annotator or "(no name)")
+        trust.add_row(name, value, interval, _number(person.accuracy), gold, items)
+    tables = [whole, people, trust]
+    if any(person.warnings for person in report.annotators):
+        notices = Table(title="Worth a look", title_justify="left")
+        notices.add_column("annotator")
+        notices.add_column("what was seen")
+        for person in report.annotators:
+            for notice in person.warnings:
+                notices.add_row(escape(person.annotator or "(no name)"), notice.message)
+        tables.append(notices)
+    return tables
 
 
 def statistics_tables(statistics: FeedbackStatistics) -> list[Table]:
@@ -238,14 +266,12 @@ def statistics_tables(statistics: FeedbackStatistics) -> list[Table]:
     return [whole, people]
 
 
-def _rankings(run: Path | None, db: str | None, project: str) -> tuple[list[Ranking], str]:
-    """All rankings, and where they are."""
+def _rankings(run: Path | None, db: str | None, project: str) -> tuple[list[Ranking], Gold, str]:
+    """All rankings, the gold items, and where they are."""
     if db is not None:
-        feedback, store, chosen = feedback_of_db(db, project)
-        store.close()
-        return list(feedback.rankings), f"{store.shown_url}, project {chosen.name}"
+        return rankings_of_db(db, project)
     assert run is not None
-    return [ranking for _, ranking in read_records(run / RANKINGS, Ranking)], str(run / RANKINGS)
+    return [ranking for _, ranking in read_records(run / RANKINGS, Ranking)], {}, str(run / RANKINGS)
 
 
 def _derive(feedback: Feedback) -> PreferenceSet:

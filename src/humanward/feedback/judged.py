@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -68,19 +69,25 @@ class Collector:
     completions: dict[str, Completion] = field(default_factory=dict)
     rankings: dict[str, tuple[Ranking, str]] = field(default_factory=dict)
     ratings: dict[str, Rating] = field(default_factory=dict)
+    uncertainty: dict[str, float] = field(default_factory=dict)
+    """By prompt id, of rows that say how uncertain somebody (a reward-model ensemble) is about the prompt."""
 
     def attempt(self, row: Row, read: Callable[[Any, str], Iterable[Judged | Rated]], rows: int = 1) -> None:
         """Read one row (or the first of several that belong together) into judgements; add them all, or the reason."""
         self.rows += rows
         try:
-            judgements = list(read(row.checked(), row.where))
+            value = row.checked()
+            judgements = list(read(value, row.where))
             for judged in judgements:
                 self._check(judged, row.where)
+            doubt = _uncertainty(value, row.where)
         except InputError as error:
             self.refuse(error, rows)
             return
         for index, judged in enumerate(judgements):
             place = f"{row.number}.{index}"
+            if doubt is not None:
+                self.uncertainty[judged.prompt.id] = doubt
             if isinstance(judged, Rated):
                 self._add_rating(judged, place)
             else:
@@ -151,6 +158,21 @@ class Collector:
             simulated=rated.simulated,
         )
         self.ratings.setdefault(rating.id, rating)
+
+
+def _uncertainty(value: Any, where: str) -> float | None:
+    """The row's field ``uncertainty``, None where it has none; raises InputError unless it is a number of 0 or more."""
+    if not isinstance(value, dict) or value.get("uncertainty") in (None, ""):
+        return None
+    try:
+        number = float(value["uncertainty"])
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise InputError(
+            f"{where}, field 'uncertainty': {str(value['uncertainty'])[:40]!r} is no number of 0 or more; correct it"
+        )
+    return number
 
 
 def _completion_ids(prompt_id: str, answers: Iterable[Answer]) -> list[str]:

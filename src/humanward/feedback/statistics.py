@@ -140,10 +140,10 @@ def feedback_statistics(rankings: Sequence[Ranking], *, resamples: int = 1000, s
     """Everything about the rankings that count. Intervals are percentiles of a bootstrap over whole prompts."""
     live = current_rankings(rankings)
     prompts = _by_prompt(live)
-    overlapping = [group for group in prompts if any(len(same) > 1 for same in _by_answers(group))]
+    overlapping = [group for group in prompts if any(len(same) > 1 for same in by_answers(group))]
     outcomes = [_outcomes(group) for group in overlapping]
-    concordance = [[w for same in _by_answers(group) if (w := _group_w(same)) is not None] for group in overlapping]
-    bootstrap = _Bootstrap(resamples, seed)
+    concordance = [[w for same in by_answers(group) if (w := _group_w(same)) is not None] for group in overlapping]
+    bootstrap = Bootstrap(resamples, seed)
     times = [r.seconds_spent for r in live if r.seconds_spent is not None]
     pairs, ties = _count_pairs(live)
     return FeedbackStatistics(
@@ -165,7 +165,7 @@ def feedback_statistics(rankings: Sequence[Ranking], *, resamples: int = 1000, s
     )
 
 
-class _Bootstrap:
+class Bootstrap:
     """Percentile intervals over resampled prompts (Efron 1979); each statistic draws the same resamples again."""
 
     def __init__(self, resamples: int, seed: int) -> None:
@@ -198,7 +198,7 @@ class _Bootstrap:
         return self.estimate(len(table), statistic)
 
 
-def _alpha_estimate(prompts: Sequence[Sequence[Ranking]], bootstrap: _Bootstrap) -> Estimate:
+def _alpha_estimate(prompts: Sequence[Sequence[Ranking]], bootstrap: Bootstrap) -> Estimate:
     """Ordinal alpha: a unit is one answer among the same answers of a prompt, its value the midrank."""
     units = [_unit_values(group) for group in prompts]
     levels = np.unique([value for group in units for unit in group for value in unit])
@@ -212,9 +212,9 @@ def _alpha_estimate(prompts: Sequence[Sequence[Ranking]], bootstrap: _Bootstrap)
 
 def _unit_values(rankings: Sequence[Ranking]) -> list[list[float]]:
     values = []
-    for same in _by_answers(rankings):
+    for same in by_answers(rankings):
         if len(same) > 1:
-            ranks = [_rank_of(ranking) for ranking in same]
+            ranks = [rank_of(ranking) for ranking in same]
             values += [[rank[answer] for rank in ranks] for answer in ranks[0]]
     return values
 
@@ -264,7 +264,7 @@ def _midranks(values: Array) -> Array:
     return np.array([(values < v).sum() + ((values == v).sum() + 1) / 2 for v in values])
 
 
-def _rank_of(ranking: Ranking) -> dict[str, float]:
+def rank_of(ranking: Ranking) -> dict[str, float]:
     """Midranks by completion id, in the order of the ids."""
     ranks: dict[str, float] = {}
     before = 0
@@ -281,7 +281,7 @@ def _by_prompt(rankings: Iterable[Ranking]) -> list[list[Ranking]]:
     return list(groups.values())
 
 
-def _by_answers(rankings: Iterable[Ranking]) -> list[list[Ranking]]:
+def by_answers(rankings: Iterable[Ranking]) -> list[list[Ranking]]:
     """The rankings of one prompt that order the same answers under the same criterion, by different annotators."""
     groups: dict[tuple[str, frozenset[str]], list[Ranking]] = {}
     for ranking in rankings:
@@ -292,12 +292,12 @@ def _by_answers(rankings: Iterable[Ranking]) -> list[list[Ranking]]:
 
 
 def _group_w(rankings: Sequence[Ranking]) -> float | None:
-    return kendall_w([list(_rank_of(ranking).values()) for ranking in rankings])
+    return kendall_w([list(rank_of(ranking).values()) for ranking in rankings])
 
 
 def _signs(ranking: Ranking) -> dict[tuple[str, str], int]:
     """By pair of ids in order: 1 when the first is better, -1 when the second is, 0 for a tie."""
-    ranks = _rank_of(ranking)
+    ranks = rank_of(ranking)
     return {(a, b): int(np.sign(ranks[b] - ranks[a])) for a, b in combinations(ranks, 2)}
 
 
@@ -310,7 +310,7 @@ def _compare(first: Ranking, second: Ranking) -> tuple[int, int, int, int]:
 
 
 def _outcomes(rankings: Sequence[Ranking]) -> tuple[int, int, int, int]:
-    found = [_compare(first, second) for same in _by_answers(rankings) for first, second in combinations(same, 2)]
+    found = [_compare(first, second) for same in by_answers(rankings) for first, second in combinations(same, 2)]
     columns = np.array(found, dtype=np.int64).reshape(-1, 4).sum(axis=0)
     return int(columns[0]), int(columns[1]), int(columns[2]), int(columns[3])
 
@@ -338,7 +338,7 @@ def _annotators(
     equal: Counter[str] = Counter()
     compared: Counter[str] = Counter()
     for group in overlapping:
-        for same in _by_answers(group):
+        for same in by_answers(group):
             for first, second in combinations(same, 2):
                 if first.annotator == second.annotator:
                     continue

@@ -12,13 +12,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
-from humanward.feedback.formats import FORMATS, export_file, import_files
+from humanward.errors import InputError
+from humanward.feedback.formats import FORMATS, export_file
 from humanward.feedback.service.auth import Me, TheStore, signed_in, store_of
 from humanward.feedback.service.review_schemas import ImportReply
 from humanward.feedback.service.schemas import Id
 from humanward.feedback.store.errors import RefusedError, invalid
+from humanward.feedback.store.loading import load_files
 from humanward.feedback.store.people import require
-from humanward.feedback.store.transfer import add_feedback, load_feedback
+from humanward.feedback.store.transfer import load_feedback
 
 router = APIRouter(tags=["data"])
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".tsv.gz")
@@ -59,17 +61,18 @@ async def import_data(
 
 
 def _import(store: TheStore, actor: Me, project_id: int, path: Path, format: str, skip_bad: bool) -> ImportReply:
-    result = import_files([path], format, skip_bad=skip_bad)
-    added = add_feedback(store, actor, project_id, result.feedback)
-    # The path of a temporary file says nothing to whoever sent it.
-    reasons = [reason.replace(str(path), "upload") for reason in result.bad]
+    try:
+        loaded = load_files(store, actor, project_id, [path], format, skip_bad=skip_bad)
+    except InputError as error:
+        # The path of a temporary file says nothing to whoever sent it.
+        raise RefusedError(422, "bad_input", str(error).replace(str(path), "upload")) from None
     return ImportReply(
-        rows=result.rows,
-        good=result.rows - result.bad_rows,
-        bad=result.bad_rows,
-        reasons=reasons[:200],
-        notes=result.notes,
-        **vars(added),
+        rows=loaded.rows,
+        good=loaded.rows - loaded.bad_rows,
+        bad=loaded.bad_rows,
+        reasons=[reason.replace(str(path), "upload") for reason in loaded.reasons[:200]],
+        notes=loaded.notes,
+        **vars(loaded.added),
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -23,12 +22,11 @@ from humanward.feedback.service.review_schemas import (
     VerdictReply,
 )
 from humanward.feedback.service.schemas import FlagReply, Id, JudgementBody, ReceiptReply, SubmitBody
-from humanward.feedback.statistics import feedback_statistics
 from humanward.feedback.store import answers, review
 from humanward.feedback.store.models import Flag, Project, PromptRow, Submission, Task, User
 from humanward.feedback.store.people import require
+from humanward.feedback.store.quality import gold_of, newest_ranking, project_quality
 from humanward.feedback.store.settling import task_rankings
-from humanward.feedback.store.transfer import load_feedback
 
 router = APIRouter(tags=["review"])
 Offset = Annotated[int, Query(ge=0, le=10**9)]
@@ -136,14 +134,19 @@ def change_item(task_id: str, body: ItemChange, store: TheStore, actor: Me) -> N
 
 
 @router.get("/projects/{project_id}/quality")
-def quality(project_id: Id, store: TheStore, actor: Me) -> dict[str, Any]:
+def quality(project_id: Id, request: Request, store: TheStore, actor: Me) -> dict[str, Any]:
     """Agreement, reliability, position bias, speed (reviewers)."""
     with store.read() as db:
         require(db, actor, project_id, "reviewer")
-    rankings = load_feedback(store, project_id).rankings
-    if not rankings:
-        return {"statistics": None}
-    return {"statistics": dataclasses.asdict(feedback_statistics(rankings, resamples=200))}
+        last = newest_ranking(db, project_id)
+        gold = gold_of(db, project_id)
+        known = request.app.state.quality.get(project_id)
+        key = (last, repr(sorted((name, sorted(ids), gold[name, ids]) for name, ids in gold)))
+        if known is None or known[0] != key:
+            known = (key, project_quality(db, project_id, gold))
+            request.app.state.quality[project_id] = known
+    content: dict[str, Any] = known[1]
+    return content
 
 
 def _review(db: Session, task: Task) -> ReviewReply:

@@ -14,17 +14,13 @@ import uvicorn
 from sqlalchemy import select
 
 from humanward.errors import InputError
-from humanward.feedback.files import COMPLETIONS, PROMPTS, RANKINGS, Feedback, read_records
 from humanward.feedback.service.app import build_app
 from humanward.feedback.service.settings import ServiceSettings
-from humanward.feedback.store import people, projects
+from humanward.feedback.store import people
 from humanward.feedback.store.audit import TERMINAL
-from humanward.feedback.store.models import Project, User
+from humanward.feedback.store.models import User
+from humanward.feedback.store.runs import load_run
 from humanward.feedback.store.session import Store
-from humanward.feedback.store.transfer import Added, add_feedback
-from humanward.records import Completion, Prompt, Ranking
-
-RUN_PROJECT = "run"
 
 
 def serve(
@@ -76,35 +72,6 @@ def owner_link(store: Store) -> str:
     if owner is None:
         owner = people.add_user(store, _free_name(store), owner=True)
     return people.sign_in_link(store, TERMINAL, owner.id)
-
-
-def load_run(store: Store, run: Path, *, overlap: int = 1, criteria: tuple[str, ...] = ()) -> tuple[Project, Added]:
-    """The run's prompts and completions, and rankings by people that it holds, as the project ``run``.
-
-    What the store has already stays. Raises InputError without completions.
-    """
-    if not (run / COMPLETIONS).exists():
-        raise InputError(f"{run}: holds no completions yet; run `humanward sample --run {run}` first")
-    feedback = run_feedback(run)
-    with store.read() as db:
-        project = projects.project_named(db, RUN_PROJECT)
-    if project is None:
-        specs = [projects.CriterionSpec(name) for name in criteria or ("overall",)]
-        settings = projects.ProjectSettings(description=f"Answers of {run.name}", overlap=overlap)
-        project = projects.create_project(store, TERMINAL, RUN_PROJECT, settings, specs)
-    added = add_feedback(store, TERMINAL, project.id, feedback)
-    return project, added
-
-
-def run_feedback(run: Path) -> Feedback:
-    """The run's records that people can rank: prompts with completions, and the rankings by people."""
-    completions = [record for _, record in read_records(run / COMPLETIONS, Completion)]
-    answered = {completion.prompt_id for completion in completions}
-    prompts = [p for _, p in read_records(run / PROMPTS, Prompt) if p.id in answered]
-    rankings: list[Ranking] = []
-    if (run / RANKINGS).exists():
-        rankings = [r for _, r in read_records(run / RANKINGS, Ranking) if not r.simulated]
-    return Feedback(tuple(prompts), tuple(completions), tuple(rankings))
 
 
 def say(line: str) -> None:

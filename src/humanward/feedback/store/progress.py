@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import combinations
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from humanward.feedback.quality.gold import pairs_right
 from humanward.feedback.store.models import Assignment, RankingRow, Task
 from humanward.feedback.store.tasks import counts_of
 
@@ -56,25 +55,3 @@ def gold_score(db: Session, user_id: int, project_id: int) -> tuple[int, float, 
             good, all_ = pairs_right(gold[criterion], tiers)
             right, total = right + good, total + all_
     return len({task_id for task_id, _ in last}), right, total
-
-
-def pairs_right(gold: list[list[str]], tiers: list[list[str]]) -> tuple[float, int]:
-    """(pairs judged as gold has them, pairs of gold); a tie where gold is strict counts half, as does the reverse."""
-    truth, said = _places(gold), _places(tiers)
-    good, total = 0.0, 0
-    for first, second in combinations(sorted(truth), 2):
-        total += 1
-        if first not in said or second not in said:
-            continue
-        right = _sign(truth[second] - truth[first])
-        given = _sign(said[second] - said[first])
-        good += 1.0 if right == given else 0.5 if 0 in (right, given) else 0.0
-    return good, total
-
-
-def _places(tiers: list[list[str]]) -> Mapping[str, int]:
-    return {answer: place for place, tier in enumerate(tiers) for answer in tier}
-
-
-def _sign(number: int) -> int:
-    return (number > 0) - (number < 0)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from humanward.errors import InputError
 from humanward.feedback.guidelines import DEFAULTS
 from humanward.feedback.store.audit import Actor, record
 from humanward.feedback.store.errors import conflict, forbidden, invalid
@@ -33,6 +34,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "gold_share": (0, 1),
     "extra_above": (0, 1),
 }
+MOST_CRITERIA = 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
@@ -86,22 +88,34 @@ def create_project(
         project = Project(name=name, archived=False, created_at=store.now(), **values)
         db.add(project)
         db.flush()
-        for position, spec in enumerate(criteria):
-            default = DEFAULTS.get(spec.name, DEFAULTS["overall"])
-            db.add(
-                Criterion(
-                    project_id=project.id,
-                    name=spec.name,
-                    title=spec.title or (default.title if spec.name in DEFAULTS else spec.name),
-                    short=spec.short or default.short,
-                    guidelines=spec.guidelines or default.text,
-                    position=position,
-                )
-            )
+        _add_criteria(db, project.id, criteria)
         if actor.user_id is not None:
             db.add(Membership(user_id=actor.user_id, project_id=project.id, role="admin", created_at=store.now()))
         record(db, store.now(), actor, "project.create", f"project {project.id}", project.id, name=name, **values)
         return project
+
+
+def replace_criteria(db: Session, project_id: int, criteria: Sequence[CriterionSpec]) -> None:
+    """Other criteria for a project in which nobody has judged yet."""
+    check_criteria(criteria)
+    db.execute(delete(Criterion).where(Criterion.project_id == project_id))
+    _add_criteria(db, project_id, criteria)
+
+
+def _add_criteria(db: Session, project_id: int, criteria: Sequence[CriterionSpec]) -> None:
+    for position, spec in enumerate(criteria):
+        default = DEFAULTS.get(spec.name, DEFAULTS["overall"])
+        db.add(
+            Criterion(
+                project_id=project_id,
+                name=spec.name,
+                title=spec.title or (default.title if spec.name in DEFAULTS else spec.name),
+                short=spec.short or default.short,
+                guidelines=spec.guidelines or default.text,
+                position=position,
+            )
+        )
+    db.flush()
 
 
 def change_project(store: Store, actor: Actor, project_id: int, changes: dict[str, Any]) -> Project:
@@ -162,8 +176,8 @@ def check_settings(values: dict[str, Any]) -> None:
 
 def check_criteria(criteria: Sequence[CriterionSpec]) -> None:
     """Raise RefusedError for none, too many, two of a name, or a name that is no short word."""
-    if not 1 <= len(criteria) <= 10:
-        raise invalid("criteria", f"{len(criteria)} are not between 1 and 10")
+    if not 1 <= len(criteria) <= MOST_CRITERIA:
+        raise invalid("criteria", f"{len(criteria)} are not between 1 and {MOST_CRITERIA}")
     names = [spec.name for spec in criteria]
     for name in names:
         if not _NAME.fullmatch(name):
@@ -180,6 +194,18 @@ def criteria_of(db: Session, project_id: int) -> list[Criterion]:
 def project_named(db: Session, name: str) -> Project | None:
     """The project of that name."""
     return db.scalar(select(Project).where(Project.name == name))
+
+
+def the_project(db: Session, name: str) -> Project:
+    """The project of that name, or without one the only project; raises InputError naming those there are."""
+    found = list(db.scalars(select(Project).order_by(Project.name)))
+    chosen = [project for project in found if project.name == name] if name else found
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(project.name for project in found) or "none"
+    if name:
+        raise InputError(f"--project {name!r}: there is no such project; there are: {names}")
+    raise InputError(f"--project: is missing; name one of: {names}")
 
 
 def projects_of(db: Session, actor: Actor) -> list[tuple[Project, str]]:

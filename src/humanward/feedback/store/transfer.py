@@ -21,6 +21,7 @@ from humanward.feedback.store.answers import LETTERS
 from humanward.feedback.store.audit import Actor, record
 from humanward.feedback.store.models import CompletionRow, Project, PromptRow, RankingRow, RatingRow, Task
 from humanward.feedback.store.people import require
+from humanward.feedback.store.projects import MOST_CRITERIA, CriterionSpec, replace_criteria
 from humanward.feedback.store.session import Store
 from humanward.feedback.store.settling import batches, recount, to_ranking
 from humanward.feedback.store.turns import squash
@@ -69,6 +70,20 @@ class Importer:
             added.rankings += self._insert(RankingRow, [_ranking_row(project_id, r, self.origin) for r in rankings])
         for ratings in batches(feedback.ratings):
             added.ratings += self._insert(RatingRow, [_rating_row(project_id, r, self.origin) for r in ratings])
+
+    def adopt_criteria(self) -> None:
+        """Let the project, which is new and empty, ask for the criteria that the rankings name, if there are any."""
+        names = list(
+            self.db.scalars(
+                select(RankingRow.criterion)
+                .where(RankingRow.project_id == self.project.id)
+                .group_by(RankingRow.criterion)
+                .order_by(func.min(RankingRow.seq))
+                .limit(MOST_CRITERIA)
+            )
+        )
+        if names:
+            replace_criteria(self.db, self.project.id, [CriterionSpec(name) for name in names])
 
     def finish(self) -> Added:
         """Make the tasks and write the audit line. Raises InputError for a prompt with more than nine answers."""

@@ -1,0 +1,1 @@
+"""How good the feedback is: models of noisy annotators, gold items, suspicious patterns. numpy and scipy alone."""
