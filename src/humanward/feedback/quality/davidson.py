@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DavidsonFit:
-    """The most likely values under the priors: ``strength`` (answers), ``discrimination`` (annotators) and its posterior's
-    standard deviation (Laplace, strengths held), v in ``tie``, and whether the fit ended by itself.
+    """The most likely values under the priors: ``strength`` (answers), ``discrimination`` (annotators) with its standard
+    deviation (Laplace, strengths held), v in ``tie``, and whether the fit ended by itself.
     """
 
     strength: Array
