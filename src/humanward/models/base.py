@@ -31,7 +31,7 @@ from humanward.models.checkpointing import checkpoint_layers
 from humanward.models.dora import start_magnitudes_exactly
 from humanward.models.loading import Loaded
 from humanward.models.logprobs import LogitsOf, token_statistics
-from humanward.models.quantization import is_quantized
+from humanward.models.quantization import is_quantized, let_go_of_the_file
 from humanward.models.tokens import Tokens, make_tokens
 from humanward.records import Message, Prompt
 
@@ -59,6 +59,8 @@ class SharedBase:
         self.notices = list(loaded.notices)
         self.system_prompt = system_prompt
         self.model: Any = loaded.model
+        if is_quantized(loaded.model):
+            let_go_of_the_file(loaded.model)
         self.device = loaded.model.device
         self.compute_dtype: torch.dtype = loaded.model.dtype
         self.vocabulary = loaded.vocabulary

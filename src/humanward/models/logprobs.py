@@ -29,11 +29,34 @@ def token_statistics(
     and as there only the first ``vocabulary`` ids count: further ones pad the output matrix and have no text.
     Where gradients are needed and more than one chunk is, each chunk's logits are recomputed in the backward pass.
     """
-    states, ids = hidden[response_mask], response_ids[response_mask]
+    found = flat_statistics(
+        hidden[response_mask],
+        response_ids[response_mask],
+        logits_of,
+        temperature=temperature,
+        vocabulary=vocabulary,
+        entropy=entropy,
+    )
+    zeros = torch.zeros(response_ids.shape, dtype=torch.float32, device=hidden.device)
+    return tuple(zeros.masked_scatter(response_mask, part) for part in found)  # type: ignore[return-value]
+
+
+def flat_statistics(
+    states: torch.Tensor,
+    ids: torch.Tensor,
+    logits_of: LogitsOf,
+    *,
+    temperature: float,
+    vocabulary: int,
+    entropy: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As ``token_statistics``, for N states (N, D) and the tokens (N,) that follow them: two (N,)."""
     rows = max(1, CHUNK_ELEMENTS // vocabulary)
 
     def chunk_statistics(chunk: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = logits_of(chunk)[..., :vocabulary].float() / temperature
+        logits = logits_of(chunk)[..., :vocabulary].float()
+        if temperature != 1.0:  # a division by 1 would hold the logits twice
+            logits = logits / temperature
         logsumexp = logits.logsumexp(-1)
         logprobs = logits.gather(-1, chosen[:, None]).squeeze(-1) - logsumexp
         if not entropy:
@@ -49,7 +72,7 @@ def token_statistics(
         parts.append(
             checkpoint(chunk_statistics, *inputs, use_reentrant=False) if recompute else chunk_statistics(*inputs)
         )
-    zeros = torch.zeros(response_ids.shape, dtype=torch.float32, device=hidden.device)
     if not parts:
+        zeros = torch.zeros(ids.shape, dtype=torch.float32, device=states.device)
         return zeros, zeros
-    return tuple(zeros.masked_scatter(response_mask, torch.cat(part)) for part in zip(*parts, strict=True))  # type: ignore[return-value]
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))  # type: ignore[return-value]

@@ -19,9 +19,7 @@ def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
     """
     for package in ("bitsandbytes", "accelerate"):
         if find_spec(package) is None:
-            raise InputError(
-                f"model.quantization = 'nf4': {package} is not installed; pip install 'humanward[qlora]'"
-            )
+            raise InputError(f"model.quantization = 'nf4': {package} is not installed; pip install 'humanward[qlora]'")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -39,6 +37,17 @@ def keep_one_format(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def let_go_of_the_file(model: Any) -> None:
+    """Copy what was not quantised out of the mapped file, which otherwise stays in memory whole (CPU).
+
+    safetensors are mapped, not read: one embedding that still points into the file keeps all of its pages, those of the
+    weights that were quantised too.
+    """
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 def is_quantized(model: Any) -> bool:
