@@ -42,7 +42,7 @@ function settings(project) {
     h("div", { className: "fields wide" }, h("label", { className: "field" }, "What the project is about", h("input", { name: "description", maxlength: 500, value: project.description }))),
     h(
       "div",
-      { className: "fields top" },
+      { className: "fields at-top" },
       h("label", { className: "field" }, "How answers are judged", mode, h("span", { className: "hint" }, mode.disabled ? "Stays as it is once there are items." : "")),
       rating ? number(project, "rating_scale", "Best score", "Scores are 1 to this.", { min: 2, max: 10 }) : null,
       h("label", { className: "field" }, "Minutes for an item", minutes, h("span", { className: "hint" }, "Then somebody else may get it; working renews them.")),
@@ -50,7 +50,7 @@ function settings(project) {
     ),
     h(
       "div",
-      { className: "fields top" },
+      { className: "fields at-top" },
       number(project, "overlap", "Opinions on each item", "Changes all items at once.", { min: 1, max: 100 }),
       number(project, "max_overlap", "At most", "While people differ, more are asked for, up to this.", { min: 1, max: 100 }),
       number(project, "extra_above", "They differ above", "Share of pairs judged differently.", { min: 0, max: 1, step: "any" }),
