@@ -20,6 +20,7 @@ from humanward.errors import InputError
 from humanward.feedback.collect import collect, users_app
 from humanward.feedback.commands import app as feedback_app
 from humanward.stages.compare_cli import compare
+from humanward.stages.evaluate_cli import evaluate_command
 
 app = typer.Typer(
     name="humanward",
@@ -228,13 +229,9 @@ def align(
     _stage(("prompts", "align"), run, config, set_ if config is None else overrides, again, as_json)
 
 
-@app.command()
-def evaluate(run: RunOption, again: AgainOption = False, as_json: JsonOption = False) -> None:
-    """Answer the test prompts before and after, and judge both sides.
-
-    Example: humanward evaluate --run runs/mine
-    """
-    _stage(("evaluate",), run, None, None, again, as_json)
+app.command("evaluate")(
+    evaluate_command(lambda run, again, as_json: _stage(("evaluate",), run, None, None, again, as_json))
+)
 
 
 @app.command()
@@ -288,6 +285,31 @@ def export(
     _print(written, as_json, describe(written))
 
 
+@app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of a run, to predict its memory")] = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine can run and what a configuration will hold in memory, before anything is loaded.
+
+    Exit code 2 where it cannot fit, with the options that would make it fit.
+
+    Example: humanward doctor --config examples/detox.toml
+    """
+    from humanward.stages.doctor import diagnose, show
+
+    if set_ and config is None:
+        raise InputError("--set: changes a configuration; give --config too")
+    content, forecast = diagnose(None if config is None else load_config(config, tuple(set_ or ())))
+    if as_json:
+        typer.echo(json.dumps(content, ensure_ascii=False))
+    else:
+        show(content, forecast)
+    if forecast is not None:
+        forecast.refuse()
+
+
 # --- shared by the commands --------------------------------------------------------------------------------------
 
 
@@ -319,10 +341,17 @@ def _loop(config: RunConfig, out: Path, as_json: bool, reproduce: str) -> None:
     from humanward.stages.context import Run
     from humanward.stages.loop import run_loop
 
+    _check_memory(config, as_json)
     folder = open_run(out, config)
     with leaving_nothing_half_begun(folder):
         content = run_loop(Run(folder, _reporter(as_json)), reproduce=reproduce)
     _print(content, as_json, closing_lines(content, out / "report.html"))
+
+
+def _check_memory(config: RunConfig, as_json: bool) -> None:
+    from humanward.stages.doctor import refuse_what_cannot_fit
+
+    refuse_what_cannot_fit(config, _reporter(as_json).warn)
 
 
 def _stage(

@@ -97,7 +97,7 @@ def build_comparison(inputs: ComparisonInputs) -> dict[str, Any]:
     }
     content["verdict"] = verdict(content)
     content["warnings"] = [*warnings(content), *_unpaired(finished)]
-    return _plain(content)
+    return plain_values(content)
 
 
 def _estimate(metric: Metric, table: Tables) -> OverSeeds | None:
@@ -289,10 +289,10 @@ def _maybe(found: OverSeeds | SeedDifference | None) -> dict[str, Any] | None:
     return None if found is None else asdict(found)
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Lists for tuples and dictionaries for mappings; text that UTF-8 can hold."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     return visible(value) if isinstance(value, str) else value

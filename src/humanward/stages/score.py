@@ -58,7 +58,7 @@ def score_file(
     if run is not None:
         scorer = reward_source(Run(open_run(run, None), reporter))
     else:
-        scorer = _source(str(source), label, probability, reporter)
+        scorer = source_by_name(str(source), label, probability, reporter)
     scored = in_detail(scorer, prompts, responses)
     write_jsonl(output, [_scored_row(row, scored.scores, scored.parts, i) for i, row in enumerate(rows)])
     scores = scored.scores.tolist()
@@ -84,7 +84,7 @@ def _prompt(value: Any, where: str) -> Prompt:
     return make_prompt(value, f"{where}, field 'prompt'", source="score")
 
 
-def _source(name: str, label: str | None, probability: bool, reporter: Reporter) -> RewardSource:
+def source_by_name(name: str, label: str | None, probability: bool, reporter: Reporter) -> RewardSource:
     """A run directory's or a folder's reward model, an address, a function, or a classifier."""
     if re.match(r"https?://", name):
         from humanward.reward.remote import RemoteReward
