@@ -40,6 +40,9 @@ class ModelConfig(Section):
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: less memory, about a third more time"
     )
+    memory_check: bool = Field(
+        True, description="refuse what the predicted peak memory says cannot fit, before anything is loaded"
+    )
     trust_remote_code: bool = False
     system_prompt: str | None = Field(None, description="put before every prompt that has no system turn")
     max_prompt_tokens: int = Field(256, ge=1, description="longer prompts are refused, or dropped and counted")
@@ -130,7 +133,15 @@ class SamplingConfig(Section):
 class FeedbackConfig(Section):
     """Where rankings come from."""
 
-    source: Literal["simulated", "terminal", "rankings", "preferences", "ratings", "none"] = "simulated"
+    source: Literal["simulated", "terminal", "collect", "rankings", "preferences", "ratings", "none"] = "simulated"
+    db: str | None = Field(
+        None, description="for source = 'collect': the store's URL; None: feedback.db in the run directory"
+    )
+    project: str | None = Field(None, description="for source = 'collect': the project in the store; None: 'run'")
+    combine: Literal["all", "weighted", "consensus"] = Field(
+        "all",
+        description="several annotators of a prompt: all pairs alike, by reliability, or the order they agree on best",
+    )
     path: str | None = Field(
         None, description="file (or run directory) of rankings, preferences or ratings, for those sources"
     )

@@ -88,11 +88,13 @@ def derive_preferences(
     none_acceptable: Literal["keep", "drop"] = "keep",
     count_ties: bool = False,
     grades: Mapping[str, float] | None = None,
+    trust: Mapping[str, float] | None = None,
 ) -> PreferenceSet:
     """Pairs of all rankings (of ``criterion`` alone when given): K answers without ties give K(K-1)/2.
 
     ``locations[i]`` says where ``rankings[i]`` stands, for messages. Strict pairs of a prompt and criterion weigh
-    1 / their number and tie records 0; with ``count_ties`` pairs and ties weigh alike. ``margin`` is the distance in
+    1 / their number and tie records 0; with ``count_ties`` pairs and ties weigh alike. With ``trust``, of 0 or more by
+    annotator (1 when not named), the weights are in proportion to it and still sum to 1. ``margin`` is the distance in
     tiers, or the difference of ``grades`` (by completion id) when given; 0 for a tie without grades. A ranking marked
     "none acceptable" gives its pairs like any other (the better of two bad answers is still better) unless
     ``none_acceptable="drop"``; without tiers it gives none.
@@ -120,7 +122,9 @@ def derive_preferences(
         identical += len(pairs) - len(distinct)
         without_pairs += not distinct
         groups.setdefault(ranking.prompt_id, {}).setdefault(ranking.criterion, []).extend(distinct)
-    weighted = (p for criteria in groups.values() for group in criteria.values() for p in _weigh(group, count_ties))
+    weighted = (
+        p for criteria in groups.values() for group in criteria.values() for p in _weigh(group, count_ties, trust)
+    )
     return PreferenceSet(tuple(weighted), identical, len(rankings) - len(live), unacceptable, without_pairs)
 
 
@@ -214,6 +218,9 @@ def _graded(grades: Mapping[str, float], better: str, worse: str) -> float | Non
     return grades[better] - grades[worse]
 
 
-def _weigh(preferences: Sequence[Preference], count_ties: bool) -> list[Preference]:
-    counted = sum(count_ties or not preference.tie for preference in preferences)
-    return [replace(p, weight=1 / counted if count_ties or not p.tie else 0.0) for p in preferences]
+def _weigh(preferences: Sequence[Preference], count_ties: bool, trust: Mapping[str, float] | None) -> list[Preference]:
+    shares = [
+        (1.0 if trust is None else trust.get(p.annotator, 1.0)) if count_ties or not p.tie else 0.0 for p in preferences
+    ]
+    total = sum(shares)
+    return [replace(p, weight=share / total if share else 0.0) for p, share in zip(preferences, shares, strict=True)]

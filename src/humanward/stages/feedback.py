@@ -14,7 +14,9 @@ from rich.console import Console
 from humanward.config import OFF_POLICY
 from humanward.errors import InputError
 from humanward.feedback import files
+from humanward.feedback.extra import need_collect
 from humanward.feedback.formats import import_files
+from humanward.feedback.quality.combining import annotator_weights, consensus_rankings
 from humanward.feedback.simulated import simulate
 from humanward.feedback.terminal import rank_in_terminal
 from humanward.labels import derive_labels
@@ -54,7 +56,7 @@ def run_feedback(run: Run) -> None:
             raise InputError(
                 f"{run.folder.path}: no prompt was ranked; rank some, or use feedback.source = 'simulated'"
             )
-        derived = derive_preferences(_unsplit(prompts), completions, rankings, locations=places, count_ties=True)
+        derived = _combined(run, prompts, completions, rankings, places)
         write_jsonl(run.folder.file(files.RANKINGS), rankings)
     _tell(run, derived)
     preferences = _split_to_measure(run, derived.preferences)
@@ -74,6 +76,24 @@ def run_feedback(run: Run) -> None:
         annotators=len({p.annotator for p in preferences}),
         truncated=run.truncated(cut),
     )
+
+
+def _combined(
+    run: Run,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    rankings: Sequence[Ranking],
+    places: Sequence[str],
+) -> PreferenceSet:
+    """The pairs, of several annotators of a prompt as ``feedback.combine`` says."""
+    combine, unsplit = run.config.feedback.combine, _unsplit(prompts)
+    if combine == "all":
+        return derive_preferences(unsplit, completions, rankings, locations=places, count_ties=True)
+    if combine == "weighted":
+        trust = annotator_weights(rankings)
+        return derive_preferences(unsplit, completions, rankings, locations=places, count_ties=True, trust=trust)
+    agreed, strength = consensus_rankings(rankings)
+    return derive_preferences(unsplit, completions, agreed, count_ties=True, grades=strength)
 
 
 def _run_ratings(run: Run, started: float) -> None:
@@ -139,6 +159,8 @@ def _rankings(run: Run) -> Ranked:
             feedback = files.merge(files.read_feedback(run.folder.path), feedback)
         write_jsonl(run.folder.file(files.COMPLETIONS), feedback.completions)
         return feedback.prompts, feedback.completions, feedback.rankings, feedback.locations
+    if source == "collect":
+        return _from_store(run)
     run.folder.facts("sample", f"run `humanward sample --run {run.folder.path}`")
     completions = read_jsonl(run.folder.file(files.COMPLETIONS), Completion)
     answered = {c.prompt_id for c in completions}
@@ -163,6 +185,17 @@ def _rankings(run: Run) -> Ranked:
         run.reporter.say(f"{len(present)} rankings by people are in the run directory; nobody is simulated")
         return prompts, completions, present, ()
     return prompts, completions, simulated_rankings(run, prompts, completions), ()
+
+
+def _from_store(run: Run) -> Ranked:
+    """What people ranked in the labelling service; with a store of its own, about answers of other models too."""
+    need_collect()
+    from humanward.feedback.store.runs import collected
+
+    config = run.config.feedback
+    feedback = collected(run.folder.path, config.db, config.project)
+    write_jsonl(run.folder.file(files.COMPLETIONS), feedback.completions)
+    return feedback.prompts, feedback.completions, feedback.rankings, ()
 
 
 def _rankings_by_people(run: Run) -> list[Ranking]:

@@ -10,7 +10,8 @@ ORDER = ("prompts", "sample", "feedback", "reward", "align", "evaluate")
 def needed(config: RunConfig) -> list[str]:
     """The stages that this configuration needs."""
     skipped: set[str] = set()
-    given = config.feedback.source in ("rankings", "preferences", "ratings")
+    elsewhere = config.feedback.source == "collect" and config.feedback.db is not None
+    given = elsewhere or config.feedback.source in ("rankings", "preferences", "ratings")
     if config.algorithm in OFF_POLICY:
         skipped = {"reward"} | ({"sample"} if given else set())
     elif not config.reward.trains:

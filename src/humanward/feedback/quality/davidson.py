@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DavidsonFit:
-    """The most likely values under the priors: ``strength`` (answers), ``discrimination`` (annotators) with its standard
+    """The most likely values under the priors: ``strength`` (answers), ``discrimination`` (annotators), its standard
     deviation (Laplace, strengths held), v in ``tie``, and whether the fit ended by itself.
     """
 

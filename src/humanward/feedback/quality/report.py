@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from humanward.feedback.quality.consensus import consensus
 from humanward.feedback.quality.davidson import DavidsonFit, fit_davidson, reliability
@@ -192,17 +190,3 @@ def _disputed(live: Sequence[Ranking], data: Outcomes, fit: DavidsonFit | None) 
     several = [one for one in consensus(live, data, fit) if one.rankings > 1]
     several.sort(key=lambda one: -one.uncertainty)
     return tuple(Disputed(one.prompt_id, one.criterion, one.uncertainty, one.rankings) for one in several[:DISPUTED])
-
-
-def mean_reliability(report: QualityReport) -> float | None:
-    """Over the annotators for whom it is known, None without any."""
-    known = [person.reliability.value for person in report.annotators if person.reliability.value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def weights_by_annotator(report: QualityReport) -> Mapping[str, float]:
-    """What each annotator's word should weigh: the reliability, at least 0; 1 where it is not known."""
-    return {
-        person.annotator: 1.0 if person.reliability.value is None else max(0.0, person.reliability.value)
-        for person in report.annotators
-    }
