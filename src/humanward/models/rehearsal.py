@@ -21,13 +21,13 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelF
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
-from humanward.config import LoraConfig
+from humanward.config import LoraConfig, RunConfig
 from humanward.models import states
 from humanward.models.base import SharedBase
 from humanward.models.checkpointing import checkpoint_layers
 from humanward.models.loading import Loaded
-from humanward.models.logprobs import flat_statistics
-from humanward.models.memory import Batch, ClassifierSize
+from humanward.models.logprobs import CHUNK_ELEMENTS, flat_statistics
+from humanward.models.memory import Batch, ClassifierSize, batches_of
 from humanward.models.sampling import _Decoder, choose
 from humanward.models.tokens import Tokens
 
@@ -386,6 +386,23 @@ class ModelSizes(Rehearsals):
     def classifiers(self) -> Sequence[ClassifierSize]:
         """The classifiers beside the base."""
         return self._classifiers
+
+    def bound(self, config: RunConfig) -> int:
+        """More bytes than the run can hold, without a rehearsal: for models so small that nobody need reckon."""
+        trained = 7 * 4 * self.weights if self.build.whole else 0
+        adapter = self.adapter(None if config.model.adapter else config.lora)
+        members = config.reward.ensemble + len(config.reward.models) + 3
+        ready = self._reward_models + sum(one.weights + one.forward for one in self._classifiers)
+        widths = sum(sum(m.weight.shape) for m in self._model.modules() if isinstance(m, nn.Linear | Conv1D))
+        heads = int(getattr(self.build.config.get_text_config(), "num_attention_heads", 0) or 16)
+        vocabulary = self._model.get_input_embeddings().weight.shape[0]
+        working = 0
+        for batch in batches_of(config).values():
+            length = batch.prompt + batch.response
+            logits = min(batch.rows * batch.response, max(batch.rows, CHUNK_ELEMENTS // vocabulary)) * vocabulary
+            features = batch.rows * length * widths
+            working = max(working, 16 * features + 8 * batch.rows * heads * length**2 + 40 * logits)
+        return 4 * self.weights + trained + 7 * 4 * adapter * members + ready + self.tokenizer + working
 
     def precision(self) -> dict[str, str]:
         """What ``SharedBase.precision`` will say."""
