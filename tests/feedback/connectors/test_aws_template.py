@@ -129,7 +129,7 @@ def test_markdown_of_guidelines() -> None:
     assert "<h1>Title</h1>" in page
     assert "<strong>one</strong>" in page
     assert "<img" not in page
-    assert "href=\"javascript" not in page
+    assert 'href="javascript' not in page
     assert "Which answer is best by this criterion alone?" in default_guidelines(["mine"])
     assert "**share a rank**" in default_guidelines(["helpful"])
 
