@@ -118,6 +118,18 @@ def test_a_combined_reward_chooses_the_best_of_n(tiny: Path, tmp_path: Path) -> 
     assert all(row["after"]["reward"] == len(row["after"]["text"]) for row in answers)
 
 
+def test_in_an_off_policy_run_a_combined_reward_watches(tiny: Path, tmp_path: Path) -> None:
+    values = combined(tiny, tmp_path, {"kind": "length"}, {"kind": "regex", "pattern": "[aeiou]"}, trained=True)
+    del values["ppo"], values["best_of_n"]
+    values |= {"algorithm": "dpo", "offline": {"max_tokens": 90}}
+    run = tmp_path / "run"
+    report = humanward("run", small.write(tmp_path / "c.toml", values), "--out", run, "--json").json()
+    assert report["reward"]["source"] == "preferences; 1 length + 1 regex only watched"
+    assert {source["name"]: source["scale"] > 0 for source in report["reward"]["sources"]} == {"length": 1, "regex": 1}
+    assert set(rows(run / "evaluation.jsonl")[0]["after"]["reward_parts"]) == {"length", "regex"}
+    assert not (run / "reward_model").exists()
+
+
 # --- sources that fail -----------------------------------------------------------------------------------------------
 
 

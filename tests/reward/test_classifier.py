@@ -302,3 +302,45 @@ def test_a_model_that_padding_disturbs_is_given_texts_of_one_length(
     assert not classifier._pads
     alone = torch.cat([make(tmp_path, batch_size=1).score_texts([text]) for text in TEXTS])
     torch.testing.assert_close(classifier.score_texts(TEXTS), alone, rtol=1e-4, atol=1e-5)
+
+
+ARCHITECTURES = {
+    "DebertaV2Config": {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
+    "BartConfig": {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "decoder_start_token_id": tiny.EOS},
+    "T5Config": {
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "decoder_start_token_id": tiny.PAD,
+    },
+    "LlamaConfig": {"num_key_value_heads": 1},
+    "XLNetConfig": {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32},
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_any_architecture_scores_in_batches_as_alone(tmp_path: Path, name: str) -> None:
+    """XLNet reads the last place of a row, which padding would take."""
+    shared = {"vocab_size": tiny.VOCABULARY, "pad_token_id": tiny.PAD, "eos_token_id": tiny.EOS, "num_labels": 3}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    if name in ("T5Config", "XLNetConfig"):
+        sizes = {}
+    elif name == "BartConfig":
+        sizes = {key: value for key, value in sizes.items() if "coder" in key}
+    config = getattr(transformers, name)(**shared, **sizes, **ARCHITECTURES[name])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config)
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    model.save_pretrained(tmp_path)
+    tokenizer = tiny.word_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("$A </s>", special_tokens=[("</s>", tiny.EOS)])
+    tokenizer.save_pretrained(tmp_path)
+    together = make(tmp_path, 1).score_texts(TEXTS)
+    with torch.no_grad():
+        alone = [model.eval()(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0, 1] for text in TEXTS]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-5)

@@ -36,6 +36,7 @@ class ReportInputs:
     where it was measured. ``alarms``: of training, each with ``step``, ``name``, ``seen``, ``causes``, ``remedy``, and
     ``line``, as which it stands in ``warnings`` too. ``reward_sources``: of a combined reward each source's ``name``,
     ``kind``, ``weight``, ``shift`` and ``scale``. ``truncated``: by stage, how many texts each classifier cut.
+    ``judge_reads``: ``response`` or ``prompt+response``.
     """
 
     rows: Sequence[EvaluationRow]
@@ -59,6 +60,7 @@ class ReportInputs:
     alarms: Sequence[Mapping[str, Any]] = ()
     reward_sources: Sequence[Mapping[str, Any]] = ()
     truncated: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    judge_reads: str = "response"
 
 
 def build_report(inputs: ReportInputs) -> dict[str, Any]:
@@ -178,7 +180,7 @@ def _report(inputs: ReportInputs, summary: Summary, best_of_n: BestOfN | None) -
         "prompts": summary.prompts,
         "responses": summary.rows,
         "samples_per_prompt": list(summary.samples),
-        "toxicity": _toxicity(inputs.judge, summary),
+        "toxicity": {**_toxicity(inputs.judge, summary), "judge_reads": inputs.judge_reads},
         "reward_model": None if inputs.reward_model is None else _plain(inputs.reward_model),
         "kl": {
             "final": None if kl is None else kl.value,

@@ -51,6 +51,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
             "budget": config.ppo.kl_budget if config.algorithm in ON_POLICY else None,
         },
         judge=config.evaluation.judge,
+        judge_reads=config.evaluation.judge_options.text,
         reward_source=_reward_source(config, rows),
         gold_source=feedback.get("gold"),
         simulated_annotators=bool(feedback.get("simulated", False)),

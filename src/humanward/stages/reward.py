@@ -67,6 +67,7 @@ def _train(run: Run, groups: Sequence[PromptPairs], number: int) -> RewardModel:
             seed=run.seed(REWARD_SEED) if number == 1 else run.seed(ENSEMBLE_SEEDS + number),
             role=role_of(number),
             on_step=on_step,
+            on_notice=run.reporter.warn,
         )
 
 
