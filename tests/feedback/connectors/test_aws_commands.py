@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from humanward.errors import InputError
 from humanward.feedback.commands import app
 from humanward.feedback.connectors import commands
 from humanward.feedback.connectors.aws import S3, Aws
+from humanward.feedback.connectors.polling import poll
 from humanward.records import Preference, Prompt, Ranking, read_jsonl
 
 WHERE = ("--team", TEAM, "--role", ROLE, "--s3", S3_PREFIX)
@@ -88,7 +90,7 @@ def test_a_labelling_job_from_publishing_to_preferences(run: Path, aws: Aws, sag
     (job,) = call("ground-truth", "status", "--run", run)["jobs"]
     assert (job["state"], job["labelled"]) == ("InProgress", 2)
     sagemaker.add_response("describe_labeling_job", described_job(name, "InProgress"))
-    with pytest.raises(InputError, match="is InProgress .*come back later or add --wait SECONDS"):
+    with pytest.raises(InputError, match=r"is InProgress .*come back later or add --wait SECONDS"):
         call("ground-truth", "import", "--run", run)
     assert not (run / "rankings.jsonl").exists()
 
@@ -125,7 +127,7 @@ def test_a_labelling_job_from_publishing_to_preferences(run: Path, aws: Aws, sag
 
 def test_waiting_for_a_job_and_its_failure(run: Path, sagemaker: Stubber, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("humanward.feedback.connectors.polling.time.sleep", pauses.append)
+    monkeypatch.setattr(commands, "poll", partial(poll, sleep=pauses.append))
     for state in ("Initializing", "InProgress", "Stopping", "Stopped"):
         sagemaker.add_response("describe_labeling_job", described_job("other", state))
     (job,) = call("ground-truth", "status", "--run", run, "--job", "other", "--wait", 1000)["jobs"]
