@@ -1,0 +1,321 @@
+"""The labelling service under load: annotators over HTTP, a large import, and kill -9 in the middle.
+
+    python benchmarks/collect_load.py --json [--annotators 50] [--seconds 120] [--completions 1000000]
+
+Each annotator claims, waits half a second, submits and starts over, through a real server on this machine. Measured are
+SQLite in a temporary folder and, where its binaries are installed, a PostgreSQL server of its own. One JSON object on
+standard output; docs/results.md says what the numbers were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from sqlalchemy import func, select
+
+from humanward.feedback.store import people, projects, tasks
+from humanward.feedback.store.audit import TERMINAL, Actor
+from humanward.feedback.store.loading import load_files
+from humanward.feedback.store.models import Assignment, Membership, Project, RankingRow, Submission, Task
+from humanward.feedback.store.session import Store
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "feedback"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import machine
+import postgres
+
+LETTERS = "ABCD"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--annotators", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--overlap", type=int, default=3)
+    parser.add_argument("--completions", type=int, default=1_000_000, help="imported before the load; 0: none")
+    parser.add_argument("--only", choices=["sqlite", "postgresql"])
+    parser.add_argument("--no-kill", action="store_true", help="leave out the part with kill -9")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    result: dict[str, Any] = {**machine.describe_machine(), "load_average": os.getloadavg()[0], "databases": {}}
+    for kind in ("sqlite", "postgresql"):
+        if chosen.only in (None, kind):
+            result["databases"][kind] = measure(kind, chosen)
+    print(json.dumps(result, indent=None if chosen.json else 2))
+
+
+def measure(kind: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """All parts on one kind of database."""
+    if kind == "postgresql" and postgres.binaries() is None:
+        return {"not_run": "PostgreSQL is not installed"}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = f"sqlite:///{folder}/load.db" if kind == "sqlite" else stack.enter_context(postgres.server(durable=True))
+        store = Store(url)
+        stack.callback(store.close)
+        found: dict[str, Any] = {}
+        project = projects.create_project(
+            store, TERMINAL, "load", projects.ProjectSettings(overlap=chosen.overlap, gold_share=0.0)
+        )
+        if chosen.completions:
+            found["import"] = large_import(store, project, folder, chosen.completions)
+        small = small_project(store, folder, chosen)
+        found["load"] = under_load(store, url, small, chosen, kill_after=None)
+        if not chosen.no_kill:
+            found["kill"] = under_load(store, url, small, chosen, kill_after=min(15.0, chosen.seconds / 2))
+        return found
+
+
+def write_items(path: Path, completions: int, name: str) -> None:
+    """Prompts with four answers each, in our own format, of about the length that people write."""
+    filler = "The quick brown fox jumps over the lazy dog and thinks about what it has just done. " * 3
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(completions // 4):
+            prompt = {"id": f"{name}{i}", "text": f"Question {i}: what happened, and why?"}
+            file.write(json.dumps({"prompt": prompt}) + "\n")
+            for k in range(4):
+                row = {"id": f"{name}{i}-{k}", "prompt_id": f"{name}{i}", "text": f"{k} {i} {filler}", "model": f"m{k}"}
+                file.write(json.dumps({"completion": row}) + "\n")
+
+
+def large_import(store: Store, project: Project, folder: Path, completions: int) -> dict[str, Any]:
+    """Seconds, peak memory before and after, and how long the next task takes to find."""
+    write_items(folder / "large.jsonl", completions, "p")
+    before = _peak_mib()
+    started = time.perf_counter()
+    loaded = load_files(store, TERMINAL, project.id, [folder / "large.jsonl"], "humanward")
+    seconds = time.perf_counter() - started
+    someone = annotator(store, project, "searcher")
+    times = []
+    for _ in range(50):
+        with store.read() as db:
+            begun = time.perf_counter()
+            task = tasks._next_task(db, project.id, tasks.person(someone))
+            times.append(time.perf_counter() - begun)
+        assert task is not None
+    own = tasks.claim(store, someone, project.id)
+    assert own is not None
+    return {
+        "completions": loaded.added.completions,
+        "tasks": loaded.added.tasks,
+        "seconds": round(seconds, 1),
+        "peak_mib_before": round(before),
+        "peak_mib_after": round(_peak_mib()),
+        "next_task_ms": _quantiles(times),
+    }
+
+
+def small_project(store: Store, folder: Path, chosen: argparse.Namespace) -> Project:
+    """Enough tasks that nobody runs out, for the load."""
+    project = projects.create_project(
+        store, TERMINAL, "people", projects.ProjectSettings(overlap=chosen.overlap, gold_share=0.0)
+    )
+    enough = int(chosen.annotators * chosen.seconds * 2 / 0.5 / chosen.overlap) + 1000
+    write_items(folder / "small.jsonl", 4 * enough, "q")
+    load_files(store, TERMINAL, project.id, [folder / "small.jsonl"], "humanward")
+    return project
+
+
+def annotator(store: Store, project: Project, name: str) -> Actor:
+    """Somebody with the role annotator."""
+    user = people.add_user(store, name)
+    with store.write() as db:
+        db.add(Membership(user_id=user.id, project_id=project.id, role="annotator", created_at=store.now()))
+    return Actor(user.id, name, False, "session")
+
+
+def under_load(
+    store: Store, url: str, project: Project, chosen: argparse.Namespace, *, kill_after: float | None
+) -> dict[str, Any]:
+    """Latencies and counts; with ``kill_after`` the server is killed then, started again, and the load goes on."""
+    tag = secrets.token_hex(3)
+    keys = []
+    for number in range(chosen.annotators):
+        someone = annotator(store, project, f"annotator-{tag}-{number}")
+        keys.append(people.create_token(store, someone, "load")[1])
+    port = _free_port()
+    server = _start(url, port)
+    state = _Load(f"http://127.0.0.1:{port}", project.id, chosen.seconds if kill_after is None else 2 * kill_after)
+    try:
+        _wait(state.base, server)
+        if kill_after is None:
+            asyncio.run(state.run(keys))
+        else:
+            restarted: list[subprocess.Popen[bytes]] = []
+
+            def kill() -> None:
+                server.send_signal(signal.SIGKILL)
+                server.wait()
+                restarted.append(_start(url, port))
+
+            asyncio.run(state.run(keys, at=kill_after, act=kill))
+            server = restarted[0]
+    finally:
+        server.terminate()
+        server.wait(20)
+    return state.report() | audit(store, project, state)
+
+
+class _Load:
+    """The annotators, and what they saw."""
+
+    def __init__(self, base: str, project_id: int, seconds: float) -> None:
+        self.base, self.project_id, self.seconds = base, project_id, seconds
+        self.claims: list[float] = []
+        self.submits: list[float] = []
+        self.confirmed: dict[str, int] = {}
+        self.errors: list[str] = []
+        self.refused = 0
+
+    async def run(self, keys: list[str], at: float | None = None, act: Any = None) -> None:
+        end = time.monotonic() + self.seconds
+        limits = httpx2.Limits(max_connections=len(keys), max_keepalive_connections=len(keys))
+        async with httpx2.AsyncClient(base_url=f"{self.base}/api/v1", limits=limits, timeout=30) as client:
+            work = [asyncio.create_task(self._annotate(client, key, end, tolerant=at is not None)) for key in keys]
+            if at is not None:
+                await asyncio.sleep(at)
+                await asyncio.to_thread(act)
+            await asyncio.gather(*work)
+
+    async def _annotate(self, client: httpx2.AsyncClient, key: str, end: float, *, tolerant: bool) -> None:
+        headers = {"authorization": f"Bearer {key}"}
+        await asyncio.sleep(secrets.randbelow(500) / 1000)
+        while time.monotonic() < end:
+            reply = await self._post(client, f"/projects/{self.project_id}/claim", headers, None, self.claims, tolerant)
+            task = reply and reply["task"]
+            if task is None:
+                await asyncio.sleep(0.5)
+                continue
+            await asyncio.sleep(0.5)
+            order = sorted(LETTERS, key=lambda _: secrets.randbelow(1000))
+            body = {
+                "client_id": secrets.token_hex(8),
+                "judgements": {"overall": {"tiers": [[letter] for letter in order]}},
+                "seconds_spent": 0.5,
+            }
+            # An annotator whose request got no answer sends it again, as the page does.
+            while time.monotonic() < end + 20:
+                sent = await self._post(
+                    client, f"/tasks/{task['task_id']}/submit", headers, body, self.submits, tolerant
+                )
+                if sent is not None:
+                    self.confirmed[body["client_id"]] = sent["submission_id"]
+                    break
+                await asyncio.sleep(0.5)
+
+    async def _post(
+        self,
+        client: httpx2.AsyncClient,
+        path: str,
+        headers: dict[str, str],
+        body: Any,
+        times: list[float],
+        tolerant: bool,
+    ) -> dict[str, Any] | None:
+        begun = time.perf_counter()
+        try:
+            reply = await client.post(path, headers=headers, json=body)
+        except httpx2.TransportError as error:
+            self.refused += 1
+            if not tolerant:
+                self.errors.append(f"{path}: {type(error).__name__}")
+            return None
+        times.append(time.perf_counter() - begun)
+        if reply.status_code != 200:
+            self.errors.append(f"{path}: {reply.status_code} {reply.text[:200]}")
+            return None
+        content: dict[str, Any] = reply.json()
+        return content
+
+    def report(self) -> dict[str, Any]:
+        """Latencies in milliseconds, throughput, errors."""
+        return {
+            "seconds": self.seconds,
+            "claim_ms": _quantiles(self.claims),
+            "submit_ms": _quantiles(self.submits),
+            "submits_per_second": round(len(self.submits) / self.seconds, 1),
+            "unanswered": self.refused,
+            "errors": len(self.errors),
+            "first_errors": self.errors[:3],
+        }
+
+
+def audit(store: Store, project: Project, state: _Load) -> dict[str, Any]:
+    """What is in the store against what was confirmed: nothing lost, nothing doubled, no quota overshot."""
+    with store.read() as db:
+        kept = dict(
+            db.execute(select(Submission.client_id, Submission.id).where(Submission.project_id == project.id)).tuples()
+        )
+        rankings = db.scalar(select(func.count()).select_from(RankingRow).where(RankingRow.project_id == project.id))
+        leases = (
+            select(Assignment.task_id, func.count().label("n"))
+            .where(Assignment.project_id == project.id, Assignment.state.in_(("leased", "submitted")))
+            .group_by(Assignment.task_id)
+            .subquery()
+        )
+        held = select(func.count()).select_from(Task).join(leases, leases.c.task_id == Task.id)
+        overshot = db.scalar(held.where(leases.c.n > Task.quota))
+        wrong = db.scalar(held.where(leases.c.n != Task.reserved))
+    return {
+        "confirmed": len(state.confirmed),
+        "lost": sum(kept.get(client_id) != number for client_id, number in state.confirmed.items()),
+        "doubled": (rankings or 0) - len(kept),
+        "tasks_over_quota": overshot,
+        "tasks_miscounted": wrong,
+    }
+
+
+def _start(url: str, port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "humanward.feedback.service", url, str(port)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def _wait(base: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            httpx2.get(f"{base}/healthz", timeout=5).raise_for_status()
+            return
+        except httpx2.HTTPError:
+            if time.monotonic() > deadline or server.poll() is not None:
+                raise
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _quantiles(times: list[float]) -> dict[str, float]:
+    if not times:
+        return {}
+    low, high, worst = (float(x) * 1000 for x in np.quantile(times, (0.5, 0.95, 1.0)))
+    return {"n": len(times), "median": round(low, 1), "p95": round(high, 1), "max": round(worst, 1)}
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
