@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import Loader
 from botocore.stub import Stubber
 from feedback.connectors.shapes import BUCKET, COMPLETIONS, PROMPTS, REGION
 from moto import mock_aws
 
 from humanward.feedback.connectors.aws import A2I, S3, SAGEMAKER, Aws
 from humanward.records import write_jsonl
+
+# SageMaker's model is megabytes of JSON: read once, not for every test.
+LOADER = Loader()
 
 
 @pytest.fixture
@@ -31,6 +35,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
         made = Aws(REGION)
+        made._session._session.register_component("data_loader", LOADER)
         made.client(S3).create_bucket(Bucket=BUCKET)
         yield made
 
