@@ -8,9 +8,10 @@ import torch
 
 from humanward.alarm import Alarm
 
-# Measured on the demo policy in bfloat16: over 5,000 tokens, packed in two ways, a mean of 4e-4 and a maximum of .09 at
-# the start, a mean of up to 2e-3 late in training. A forgotten temperature or dropout left on give a mean above 2e-2.
-START_TOLERANCE = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (5e-3, 0.5)}
+# Measured on the demo policy in bfloat16, 64 responses packed by 1 to 64: a mean of up to 4.5e-3 and a maximum of .09,
+# because small matrices are multiplied by another kernel. A forgotten temperature or dropout left on give a mean above
+# 2e-2.
+START_TOLERANCE = {torch.float32: (1e-5, 1e-4), torch.bfloat16: (1e-2, 0.5)}
 """Mean and largest difference in nats a token that different packings explain, by dtype."""
 
 
