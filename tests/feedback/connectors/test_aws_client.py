@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ProfileNotFound
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from botocore.stub import Stubber
 
 from humanward.errors import InputError
@@ -171,7 +171,6 @@ def test_region_and_profile(monkeypatch: pytest.MonkeyPatch) -> None:
         Aws()
     with pytest.raises(InputError, match=r"^AWS: The config profile \(mine\) could not be found; check --profile"):
         Aws("us-east-1", "mine")
-    assert ProfileNotFound is not None
 
 
 def test_without_boto3_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,3 +220,13 @@ def test_polling_is_bounded_and_its_pauses_grow() -> None:
     assert run(["a"] * 99 + ["end"], 1e9) == "end"
     assert max(pauses) == 120
     assert len(pauses) == 99
+
+
+def test_an_object_that_is_cut_off(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Body:
+        def read(self) -> bytes:
+            raise ReadTimeoutError(endpoint_url="https://x")
+
+    monkeypatch.setattr(aws.client("s3"), "get_object", lambda **_: {"Body": Body()})
+    with pytest.raises(InputError, match=r"^s3://b/k: was cut off \(Read timeout .*\); run the same command again$"):
+        aws.read("s3://b/k")

@@ -301,3 +301,34 @@ def test_bad_input_is_one_line(run: Path, arguments: tuple[object, ...], message
 def test_every_command_has_help_with_an_example(service: str, command: str) -> None:
     shown = " ".join(CliRunner().invoke(app, [service, command, "--help"]).stdout.split())
     assert f"Example: humanward feedback {service} {command} " in shown
+
+
+def test_results_as_a_person_reads_them(run: Path, sagemaker: Stubber, loops: Stubber) -> None:
+    failed = described_job("other", "Failed", FailureReason="No [role]")
+    sagemaker.add_response("describe_labeling_job", failed)
+    arguments = ["ground-truth", "status", "--run", str(run), "--job", "other"]
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    rows = [line.split() for line in shown.splitlines()]
+    for row in (["job", "other"], ["state", "Failed"], ["labelled", "2"], ["failure", "No", "[role]"]):
+        assert row in rows
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:flow-definition/f"
+    states = [{"HumanLoopName": "a", "HumanLoopStatus": "Failed", "FailureReason": "Bad input"}]
+    loops.add_response("list_human_loops", {"HumanLoopSummaries": states})
+    arguments = ["a2i", "status", "--run", str(run), "--flow-definition", arn]
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    rows = [line.split() for line in shown.splitlines()]
+    for row in (["loops", "1"], ["Failed", "1"], ["failures", "a", "Bad", "input"]):
+        assert row in rows
+
+
+def test_a_dry_run_for_people_is_json_too(run: Path) -> None:
+    arguments = ["a2i", "publish", "--run", str(run), *WHERE, "--dry-run", "--guidelines", str(run / "mine.md")]
+    (run / "mine.md").write_text("# Mine\n\nRank *well*.")
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    assert "<em>well</em>" in json.loads(shown)["requests"][1]["parameters"]["UiTemplate"]["Content"]
+    assert shown.count("\n") > 20
+
+
+def test_status_of_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="gone: no such run directory; check --run"):
+        call("a2i", "status", "--run", tmp_path / "gone")
