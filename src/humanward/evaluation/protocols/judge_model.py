@@ -89,15 +89,15 @@ class JudgeModel(RemoteReward):
         return [Reply(read(text), text) for text in texts]
 
     def _reply(self, client: httpx2.Client, task: str, question: str) -> str:
-        answer = self._ask(
-            client,
-            {
-                "model": self.model,
-                "messages": [{"role": "system", "content": task}, {"role": "user", "content": question}],
-                "temperature": 0,
-                "max_tokens": self.max_tokens,
-            },
-        )
+        request = {
+            "model": self.model,
+            "messages": [{"role": "system", "content": task}, {"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+        }
+        return self._reply_of(self._ask(client, request))
+
+    def _reply_of(self, answer: Any) -> str:
         try:
             content = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
