@@ -76,7 +76,9 @@ def visit(service: Any, chromium: Any, faults: list[str]) -> Iterator[Callable[.
     contexts = []
 
     def open_page(name: str | None, path: str = "", **options: Any) -> Any:
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options})
+        context = chromium.new_context(
+            **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
+        )
         context.set_default_timeout(8_000)
         contexts.append(context)
         if name:

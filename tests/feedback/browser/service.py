@@ -40,7 +40,9 @@ class Service:
     cookie: str
     ids: dict[str, int] = field(default_factory=dict)
 
-    def project(self, name: str, items: Sequence[Item], *, criteria: Sequence[str] = ("overall",), **settings: object) -> int:
+    def project(
+        self, name: str, items: Sequence[Item], *, criteria: Sequence[str] = ("overall",), **settings: object
+    ) -> int:
         """A project with these items; its number."""
         made = projects.create_project(
             self.store,
@@ -53,13 +55,11 @@ class Service:
             add_feedback(self.store, TERMINAL, made.id, records(name, items))
         return made.id
 
-    def person(self, name: str, **roles: int) -> str:
-        """Somebody with a password and roles, ``annotator=project``; the name."""
-        user = people.add_user(self.store, name)
-        self.ids[name] = user.id
-        token = people.sign_in_link(self.store, TERMINAL, user.id)
-        signed = people.enter(self.store, token)
-        people.set_password(self.store, signed.actor, PASSWORD)
+    def person(self, name: str, *, password: bool = False, owner: bool = False, **roles: int) -> str:
+        """Somebody new with roles, as ``annotator=project``; the name."""
+        self.ids[name] = people.add_user(self.store, name, owner=owner).id
+        if password:
+            people.set_password(self.store, self.actor(name), PASSWORD)
         for role, project in roles.items():
             self.member(name, project, role)
         return name

@@ -17,7 +17,10 @@ from service import Item, Service
 Visit = Callable[..., Any]
 _numbers = count()
 
-FOUR = Item("Why is the sky blue?", ["Short waves scatter more.", "Because of the sea.", "It is not.", "**Rayleigh** scattering."])
+FOUR = Item(
+    "Why is the sky blue?",
+    ["Short waves scatter more.", "Because of the sea.", "It is not.", "**Rayleigh** scattering."],
+)
 
 
 def new(service: Service, items: list[Item] | None = None, **settings: Any) -> tuple[int, str]:

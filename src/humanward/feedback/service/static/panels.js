@@ -97,7 +97,7 @@ export async function askSkip() {
 export class Guidelines {
   constructor(criteria) {
     this.criteria = criteria;
-    this.body = h("div", { className: "drawer-body" });
+    this.body = h("div", { className: "drawer-body", tabindex: "0", role: "region", "aria-label": "Text of the guidelines" });
     this.title = h("h2", {});
     this.element = h(
       "aside",

@@ -38,6 +38,7 @@ export class Places {
     for (const { place, slot, chips } of this.slots) {
       const here = this.labels.filter((label) => judgements.value(criterion, label) === place);
       slot.classList.toggle("tie", place !== null && here.length > 1);
+      slot.style.flexGrow = place === null ? "" : String(Math.max(1, here.length));
       chips.replaceChildren(...here.map((label) => this.#chip(label, place)));
     }
   }

@@ -27,11 +27,13 @@ function settings(project) {
   const minutes = h("input", { type: "number", name: "minutes", min: 0.5, max: 1440, step: "any", value: project.lease_seconds / 60, required: true });
   const submit = guarded(problem, async (form) => {
     const data = new FormData(form);
-    const change = { description: data.get("description"), lease_seconds: Math.round(Number(data.get("minutes")) * 60) };
-    for (const name of ["overlap", "max_overlap", "extra_above", "gold_share"]) change[name] = Number(data.get(name));
-    if (data.has("rating_scale")) change.rating_scale = Number(data.get("rating_scale"));
-    if (!mode.disabled) change.mode = mode.value;
-    for (const name of ["allow_ties", "allow_none_acceptable"]) change[name] = data.has(name);
+    const wanted = { description: data.get("description"), lease_seconds: Math.round(Number(data.get("minutes")) * 60) };
+    for (const name of ["overlap", "max_overlap", "extra_above", "gold_share"]) wanted[name] = Number(data.get(name));
+    if (data.has("rating_scale")) wanted.rating_scale = Number(data.get("rating_scale"));
+    if (!mode.disabled) wanted.mode = mode.value;
+    for (const name of ["allow_ties", "allow_none_acceptable"]) wanted[name] = data.has(name);
+    // Only what was changed: a new number of opinions takes its upper bound with it unless that is set too.
+    const change = Object.fromEntries(Object.entries(wanted).filter(([name, value]) => value !== project[name]));
     await patch(`/projects/${id}`, change);
     toast("Settings kept.");
     await show();
