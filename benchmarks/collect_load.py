@@ -261,9 +261,8 @@ class _Load:
 def audit(store: Store, project: Project, state: _Load) -> dict[str, Any]:
     """What is in the store against what was confirmed: nothing lost, nothing doubled, no quota overshot."""
     with store.read() as db:
-        kept = dict(
-            db.execute(select(Submission.client_id, Submission.id).where(Submission.project_id == project.id)).tuples()
-        )
+        found = select(Submission.client_id, Submission.id).where(Submission.project_id == project.id)
+        kept = {row.client_id: row.id for row in db.execute(found)}
         rankings = db.scalar(select(func.count()).select_from(RankingRow).where(RankingRow.project_id == project.id))
         leases = (
             select(Assignment.task_id, func.count().label("n"))

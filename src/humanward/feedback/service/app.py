@@ -94,5 +94,5 @@ async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "error")
+    code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "error")
     return error_reply(error.status_code, code, str(error.detail), **dict(error.headers or {}))

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from humanward.feedback.service.settings import ServiceSettings
@@ -41,8 +42,11 @@ def page_policy(nonce: str) -> str:
     )
 
 
-class BodyTooLargeError(Exception):
-    """The body went over its limit while it was read."""
+class BodyTooLargeError(HTTPException):
+    """The body went over its limit while being read. An HTTPException, as FastAPI takes others for malformed JSON."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, _too_large(limit))
 
 
 class Guard:
@@ -59,24 +63,16 @@ class Guard:
         scope.setdefault("state", {})["nonce"] = secrets.token_urlsafe(16)
         headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers)
-        started = False
 
         async def send_guarded(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 _secure(MutableHeaders(scope=message), scope, self.settings.secure)
             await send(message)
 
         if refusal is not None:
             await _refuse(send_guarded, *refusal)
             return
-        try:
-            await self.app(scope, self._counted(scope, receive), send_guarded)
-        except BodyTooLargeError:
-            if started:
-                raise
-            await _refuse(send_guarded, 413, "too_large", _too_large(self._limit(scope)))
+        await self.app(scope, self._counted(scope, receive), send_guarded)
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         host = _hostname(f"//{headers.get('host', '')}")
@@ -117,7 +113,7 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise BodyTooLargeError
+                raise BodyTooLargeError(limit)
             return message
 
         return counted

@@ -320,6 +320,10 @@ def role_in(db: Session, actor: Actor, project_id: int) -> str | None:
     if actor.owner:
         return "admin"
     member = db.get(Membership, (actor.user_id, project_id))
+    if member is None and actor.only_project is not None:
+        # An owner's token for one project: admin there, nothing elsewhere.
+        user = db.get(User, actor.user_id)
+        return "admin" if user is not None and user.owner else None
     return member.role if member else None
 
 

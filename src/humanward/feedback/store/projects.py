@@ -23,7 +23,7 @@ from humanward.feedback.store.models import (
     Project,
     Task,
 )
-from humanward.feedback.store.people import require
+from humanward.feedback.store.people import require, role_in
 from humanward.feedback.store.session import Store
 
 LIMITS: dict[str, tuple[float, float]] = {
@@ -210,9 +210,10 @@ def the_project(db: Session, name: str) -> Project:
 
 def projects_of(db: Session, actor: Actor) -> list[tuple[Project, str]]:
     """(project, the actor's role) for all that the actor may see, by name."""
-    query = select(Project).order_by(Project.name)
     if actor.only_project is not None:
-        query = query.where(Project.id == actor.only_project)
+        one, role = db.get(Project, actor.only_project), role_in(db, actor, actor.only_project)
+        return [(one, role)] if one is not None and role is not None else []
+    query = select(Project).order_by(Project.name)
     if actor.owner:
         return [(project, "admin") for project in db.scalars(query)]
     rows = db.execute(
