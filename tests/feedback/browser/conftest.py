@@ -14,7 +14,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-OPEN: list[Any] = []
 
 
 def missing() -> str:
@@ -45,7 +44,7 @@ def _needs_browser() -> None:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One server for all tests of a worker; every test makes projects and people of its own."""
-    from service import Running
+    from browser_service import Running
 
     with Running(tmp_path_factory.mktemp("service")) as running:
         yield running
@@ -98,7 +97,7 @@ def watch(page: Any, url: str, faults: list[str]) -> None:
     """Note every error, CSP report, dialog, and request to another server."""
 
     def on_console(message: Any) -> None:
-        # Chromium reports CSP violations here too. Refusals of the API (4xx) and lost connections are the pages' business.
+        # Chromium reports CSP violations here too. That the API refused or was not reached is the pages' business.
         if message.type == "error" and "Failed to load resource" not in message.text:
             faults.append(f"console: {message.text[:300]}")
 

@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("playwright", reason="needs playwright (pip install humanward[dev])")
+from browser_screen import expect, order, press, ready
+from browser_service import PASSWORD, Item, Service
 
 from humanward.feedback.store import answers, people, tasks
 from humanward.feedback.store.audit import TERMINAL
-from playwright.sync_api import expect
-from screen import order, press, ready
-from service import PASSWORD, Item, Service
 
 Visit = Callable[..., Any]
 _numbers = count()
-MARKDOWN = "## Why\n\n1. Short waves **scatter**.\n2. See [this](https://example.org/page).\n\n```python\nprint(1)\n```\n\n| a | b |\n| - | - |\n| 1 | 2 |"
+MARKDOWN = """## Why
+
+1. Short waves **scatter**.
+2. See [this](https://example.org/page).
+
+```python
+print(1)
+```
+
+| a | b |
+| - | - |
+| 1 | 2 |
+"""
 LONG = "A long answer goes on and on. " * 300
 SKY = Item("Why is the sky blue?", [MARKDOWN, LONG, "It is not.", "Because of the sea."])
 SCREENS = ["", "label", "history", "review", "items", "quality", "data", "people", "settings", "audit"]
@@ -257,7 +266,9 @@ def test_nine_answers_on_a_phone(service: Service, visit: Visit) -> None:
     assert order(page) == {"2": "ABCDEFGHI"}
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     small = page.locator(".task-page button:visible, .handle:visible").evaluate_all(
-        "all => all.map(b => [b.textContent, b.getBoundingClientRect()]).filter(([, r]) => r.height < 44 || r.width < 44).map(([t, r]) => `${t} ${r.width}x${r.height}`)"
+        """all => all.map((each) => [each.textContent, each.getBoundingClientRect()])
+          .filter(([, box]) => box.height < 44 || box.width < 44)
+          .map(([text, box]) => `${text}: ${box.width} x ${box.height}`)"""
     )
     assert small == []
     page.get_by_role("button", name="Submit").tap()

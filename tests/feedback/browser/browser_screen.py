@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
-from humanward.feedback.store.models import Assignment, RankingRow, Submission, Task
-from service import Service
+import pytest
+from browser_service import Service
 from sqlalchemy import select
+
+from humanward.feedback.store.models import Assignment, RankingRow, Submission, Task
+
+try:
+    from playwright.sync_api import expect
+except ImportError:
+    if os.environ.get("CI"):
+        raise
+    pytest.skip("needs playwright (pip install humanward[dev])", allow_module_level=True)
+
+__all__ = ["drag", "expect", "handle", "order", "press", "ready", "slot", "stored", "submit"]
 
 
 def ready(page: Any) -> Any:
@@ -19,7 +31,10 @@ def ready(page: Any) -> Any:
 def order(page: Any) -> dict[str, str]:
     """Letters by place, as the dock shows them: ``{"1": "B", "2": "AC", "": "D"}``; empty places are left out."""
     slots = page.locator(".slot").evaluate_all(
-        "slots => slots.map(slot => [slot.dataset.place, [...slot.querySelectorAll('.chip')].map(c => c.textContent).join('')])"
+        """slots => slots.map((slot) => [
+          slot.dataset.place,
+          [...slot.querySelectorAll('.chip')].map((chip) => chip.textContent).join(''),
+        ])"""
     )
     return {place: letters for place, letters in slots if letters}
 

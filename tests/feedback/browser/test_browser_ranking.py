@@ -6,13 +6,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-import pytest
-
-pytest.importorskip("playwright", reason="needs playwright (pip install humanward[dev])")
-
-from playwright.sync_api import expect
-from screen import drag, handle, order, press, ready, slot, stored, submit
-from service import Item, Service
+from browser_screen import drag, expect, handle, order, press, ready, slot, stored, submit
+from browser_service import Item, Service
 
 Visit = Callable[..., Any]
 _numbers = count()
@@ -237,8 +232,12 @@ def test_offline_then_online(service: Service, visit: Visit) -> None:
     assert stored(service, project, name) == [{"overall": [["A"], ["B"], ["C", "D"]]}]
     # The same answer once more, as after a lost reply: the same receipt, and still one answer.
     again = page.evaluate(
-        """async ([task, body]) => (await fetch(`/api/v1/tasks/${task}/submit`, {method: 'POST', body: JSON.stringify(body),
-        headers: {'Content-Type': 'application/json', 'X-CSRF-Token': document.querySelector('meta[name=csrf]').content}})).status""",
+        """async ([task, body]) => {
+          const token = document.querySelector('meta[name=csrf]').content;
+          const headers = {'Content-Type': 'application/json', 'X-CSRF-Token': token};
+          const options = {method: 'POST', headers, body: JSON.stringify(body)};
+          return (await fetch(`/api/v1/tasks/${task}/submit`, options)).status;
+        }""",
         [waiting[0]["taskId"], waiting[0]["body"]],
     )
     assert again == 200

@@ -47,7 +47,7 @@ CORPUS = [
     f"[click me](java%0ascript:{RUN})",
     f"[click me](\x01javascript:{RUN})",
     f"[click me](vbscript:{RUN})",
-    f"[click me](data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==)",
+    "[click me](data:text/html;base64,PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==)",
     f'[click me](https://example.org "\\" onmouseover=\\"{RUN}")',
     f"[click me][r]\n\n[r]: javascript:{RUN}",
     f"<javascript:{RUN}>",
