@@ -8,6 +8,7 @@ The files' schema is in docs/files.md.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -232,8 +233,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 def _convert_record(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where}: {str(value)[:60]!r} is not an object with the fields of {kind.__name__}")
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in dataclasses.fields(kind)}
+    hints, known = _fields(kind)
     if unknown := sorted(value.keys() - known.keys()):
         raise InputError(f"{where}: unknown field {unknown[0]!r} in {kind.__name__}; the fields are {', '.join(known)}")
     for name, f in known.items():
@@ -241,3 +241,9 @@ def _convert_record(kind: type, value: Any, where: str) -> Any:
         if required and name not in value:
             raise InputError(f"{where}: field {name!r} is missing in {kind.__name__}")
     return kind(**{name: _convert(hints[name], item, f"{where}, field {name!r}") for name, item in value.items()})
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    """(types, fields) by name; looking the types up takes longer than all the rest of reading a record."""
+    return typing.get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}

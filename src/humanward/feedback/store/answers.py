@@ -113,14 +113,12 @@ def _keep(store: Store, actor: Actor, task_id: str, answer: Answer, kind: str) -
         if project.archived:
             raise conflict("archived", f"project {project.name}: is archived; nothing is judged any more")
         check_answer(answer, [c.name for c in criteria_of(db, project.id)], project, len(order))
-        revision = 1 + (
-            db.scalar(
-                select(func.max(Submission.revision)).where(
-                    Submission.task_id == task_id, Submission.user_id == person(actor), Submission.kind == kind
-                )
+        revision = 1
+        if own is None or own.submitted_at is not None:
+            before = select(func.max(Submission.revision)).where(
+                Submission.task_id == task_id, Submission.user_id == person(actor), Submission.kind == kind
             )
-            or 0
-        )
+            revision += db.scalar(before) or 0
         submission = Submission(
             project_id=project.id,
             task_id=task_id,
