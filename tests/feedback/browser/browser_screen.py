@@ -19,6 +19,9 @@ except ImportError:
         raise
     pytest.skip("needs playwright (pip install humanward[dev])", allow_module_level=True)
 
+# Long enough for a machine that does much else; nothing waits this long when all is well.
+expect.set_options(timeout=20_000)
+
 __all__ = ["drag", "expect", "handle", "order", "press", "ready", "slot", "stored", "submit"]
 
 

@@ -78,7 +78,7 @@ def visit(service: Any, chromium: Any, faults: list[str]) -> Iterator[Callable[.
         context = chromium.new_context(
             **{"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce", **options}
         )
-        context.set_default_timeout(8_000)
+        context.set_default_timeout(20_000)
         contexts.append(context)
         if name:
             context.add_cookies([service.session(name)])

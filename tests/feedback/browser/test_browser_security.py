@@ -23,9 +23,9 @@ ODD = """() => {
   const addresses = ['href', 'src', 'action', 'formaction', 'xlink:href', 'data'];
   return [...document.querySelectorAll('body *')].filter((element) => {
     const tag = element.tagName.toUpperCase();
-    return strange.includes(tag) || (tag === 'SCRIPT' && !element.nonce)
-      || [...element.attributes].some(({name, value}) => name.startsWith('on') || (name === 'style' && /url/.test(value))
-        || (addresses.includes(name) && !/^(https?:|mailto:|[/]|#)/.test(value)));
+    const odd = ({name, value}) => name.startsWith('on') || (name === 'style' && value.includes('url'))
+      || (addresses.includes(name) && !/^(https?:|mailto:|[/]|#)/.test(value));
+    return strange.includes(tag) || (tag === 'SCRIPT' && !element.nonce) || [...element.attributes].some(odd);
   }).map((element) => element.outerHTML.slice(0, 200));
 }"""
 
