@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gate import mutants, network
@@ -32,10 +33,13 @@ def test_the_start_is_far_from_the_optimum() -> None:
     assert min(float((a.exp() - b.exp()).abs().sum() / 2) for a, b in itertools.pairwise(best)) > 0.1
 
 
-@pytest.mark.parametrize(("algorithm", "options"), [("ppo", {}), ("rloo", {"samples_per_prompt": 16})])
-def test_the_shipped_trainer_reaches_the_optimum(algorithm: str, options: dict[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [("ppo", {}), ("ppo", {"critic": "adapter"}), ("rloo", {"samples_per_prompt": 16})],
+)
+def test_the_shipped_trainer_reaches_the_optimum(algorithm: str, options: dict[str, Any], tmp_path: Path) -> None:
     distance = network.train(tmp_path, algorithm, **options)
-    print(f"\n{algorithm}, network: {distance}")
+    print(f"\n{algorithm} {options}, network: {distance}")
     assert distance.tv < network.TV, distance
     assert distance.gap < network.GAP, distance
 
