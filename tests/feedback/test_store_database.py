@@ -297,3 +297,35 @@ def _wait(base: str, server: subprocess.Popen[bytes]) -> None:
             if time.monotonic() > deadline or server.poll() is not None:
                 raise
             time.sleep(0.1)
+
+
+def test_simulated_annotators_rank_a_project_and_stay_marked(store: Store, tmp_path: Path) -> None:
+    from humanward.feedback.store.progress import my_progress
+    from humanward.feedback.store.quality import gold_of, project_quality
+    from humanward.feedback.store.roster import roster
+    from humanward.feedback.store.simulating import Team, read_scores, simulate_into
+
+    project = make_project(store, count=4, criteria=("helpful", "honest"))
+    path = tmp_path / "scores.jsonl"
+    ids = [completion.id for completion in items(4).completions]
+    path.write_text("\n".join(json.dumps({"completion_id": c, "score": "abc".index(c[-1])}) for c in ids))
+    added = simulate_into(store, TERMINAL, project.id, read_scores(path), Team(annotators=2, noise=0.0))
+    assert added.rankings == 16
+    feedback = load_feedback(store, project.id)
+    assert all(ranking.simulated for ranking in feedback.rankings)
+    assert {ranking.tiers[0][0][-1] for ranking in feedback.rankings} == {"c"}
+    assert {p["name"]: p["simulated"] for p in roster(store)["people"]} == {"simulated-1": True, "simulated-2": True}
+    with store.read() as db:
+        assert {t.opinions for t in db.scalars(select(Task))} == {0}
+        report = project_quality(db, project.id, gold_of(db, project.id), resamples=100)
+        assert my_progress(db, 1, project.id)["left"] == 4
+    assert report["statistics"]["simulated"] == 16
+    assert simulate_into(store, TERMINAL, project.id, read_scores(path), Team(annotators=2, noise=0.0)).rankings == 0
+    with pytest.raises(InputError, match="has no score"):
+        simulate_into(store, TERMINAL, project.id, {}, Team())
+    # Nobody signs in as a simulated annotator.
+    with store.read() as db:
+        user = people.user_named(db, "simulated-1")
+    assert user is not None
+    with pytest.raises(InputError):
+        people.sign_in_link(store, TERMINAL, user.id)

@@ -197,6 +197,42 @@ def revoke(
     _tell({"revoked": name or f"invitation {invitation}"}, as_json)
 
 
+@users_app.command("simulate")
+def simulate(
+    scores: Annotated[Path, typer.Option("--scores", help='JSON lines of {"completion_id", "score"}.')],
+    run: RunOption = None,
+    db: DbOption = None,
+    project: Annotated[str, typer.Option("--project", help="The project; may be left out if there is one.")] = "",
+    annotators: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    overlap: Annotated[
+        int | None, typer.Option(min=1, help="How many of them rank each prompt; all by default.")
+    ] = None,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Standard deviation of their error, in units of the score.")
+    ] = 0.5,
+    tie_width: Annotated[float, typer.Option(min=0, help="Answers closer than this are ties.")] = 0.0,
+    position_bias: Annotated[float, typer.Option(help="Added to the answer shown first, less to the next.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Let simulated annotators rank a project's answers by a score with noise; marked as simulated everywhere.
+
+    Example: humanward users simulate --db sqlite:///team.db --project demo --scores scores.jsonl
+    """
+    store = _open(run, db)
+    from humanward.feedback.store.audit import TERMINAL
+    from humanward.feedback.store.projects import the_project
+    from humanward.feedback.store.simulating import Team, read_scores, simulate_into
+
+    with store.read() as session:
+        chosen = the_project(session, project)
+    team = Team(annotators, overlap, noise, tie_width, position_bias, seed=seed)
+    added = simulate_into(store, TERMINAL, chosen.id, read_scores(scores), team)
+    _tell(
+        {"project": chosen.name, "annotators": annotators, "new_rankings": added.rankings, "simulated": True}, as_json
+    )
+
+
 def _open(run: Path | None, db: str | None) -> Any:
     need_collect()
     from humanward.feedback.store.session import Store
