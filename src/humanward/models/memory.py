@@ -13,6 +13,8 @@ from humanward.config import OFF_POLICY, ON_POLICY, LoraConfig, RunConfig
 from humanward.models.chunks import CHUNK_TOKENS
 
 FLOAT32 = 4
+HEAP_SHARE = 0.15
+"""Of what comes and goes on the CPU, the share that lies unused between the heap's blocks: docs/memory.md."""
 SCORING_ROWS = 32
 """Responses in one forward of the trained reward model."""
 
@@ -182,7 +184,18 @@ def predict(config: RunConfig, sizes: Sizes, device: str = "cpu", overhead: int 
         for one in sizes.classifiers()
     ]
     _largest_scorer(place, sizes, batches)
+    lines += _heap(lines)
     return Prediction(tuple(line for line in lines if line.bytes), batches)
+
+
+def _heap(lines: Sequence[Line]) -> list[Line]:
+    """Room lost between blocks, for each moment in which something comes and goes on the CPU."""
+    passing: dict[str, int] = {}
+    for line in lines:
+        if line.device == "cpu" and len(line.moments) == 1:
+            passing[line.moments[0]] = passing.get(line.moments[0], 0) + line.bytes
+    what = f"{HEAP_SHARE:.0%} of what comes and goes"
+    return [Line("process", "heap", round(HEAP_SHARE * n), what, (moment,), "cpu") for moment, n in passing.items()]
 
 
 class _Placed:

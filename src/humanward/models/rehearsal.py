@@ -228,7 +228,7 @@ def _decode(base: Any, rows: int, prompt: int, tokens: int) -> tuple[int, int]:
         # Prompts have to differ: one that stands in the batch twice is read once.
         decoder = _Decoder(base, [[row, *[0] * (prompt - 1)] for row in range(rows)])
         if tokens > 1:
-            _fill(decoder, rows, tokens - 1)
+            _fill(decoder, rows, tokens - 2)
             counted.peak = counted.live
         choose(decoder.logits(), uniform, temperature=1.0)
         held = {t.untyped_storage() for t in _held_by(decoder.cache)}
@@ -243,14 +243,12 @@ def _held_by(cache: Any) -> list[torch.Tensor]:
 
 
 def _fill(decoder: Any, rows: int, written: int) -> None:
-    """Bring the cache to where it is after ``written`` tokens, by reading prompt and tokens at once."""
+    """Read the prompts and ``written`` tokens at once, and one more token next."""
     decoder._spread = None
     more = torch.zeros(rows, written, dtype=torch.long)
+    decoder.next_ids = torch.cat([decoder.next_ids, more], 1)
     if decoder.encoded is None:
-        decoder.next_ids = torch.cat([decoder.next_ids, more], 1)
         decoder.mask = torch.cat([decoder.mask, more.bool()], 1)
-    else:
-        decoder.next_ids = more
     decoder._read()
     decoder.push(torch.zeros(rows, dtype=torch.long))
 

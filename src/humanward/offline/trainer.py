@@ -13,7 +13,7 @@ from torch import nn
 from humanward.alarm import Alarm
 from humanward.config import OfflineConfig
 from humanward.models.base import SharedBase
-from humanward.models.chunks import extent, length_chunks
+from humanward.models.chunks import ChunkBudget, extent, length_chunks
 from humanward.offline import alarms
 from humanward.offline.data import Group, Labelled
 from humanward.offline.losses import kto_reference_point
@@ -47,7 +47,7 @@ class OfflineTrainer:
     """Trains the ``policy`` role of a base on groups; ``step()`` is one optimizer step on ``batch_size`` of them.
 
     ``groups`` and ``validation`` are of the kind that the algorithm learns from (humanward.offline.data). ``on_alarm``
-    receives each alarm once. Every random choice comes from ``seed``.
+    receives each alarm once, ``on_notice`` what is no alarm. Every random choice comes from ``seed``.
     """
 
     def __init__(
@@ -60,10 +60,12 @@ class OfflineTrainer:
         *,
         seed: int,
         on_alarm: Callable[[Alarm], None] = lambda alarm: None,
+        on_notice: Callable[[str], None] = lambda line: None,
     ) -> None:
         if not groups:
             raise ValueError("there is nothing to learn from")
         self.base, self.config, self._on_alarm = base, config, on_alarm
+        self._budget = ChunkBudget(on_notice)
         self.objective: Objective = OBJECTIVES[algorithm](config)
         self.cut = 0
         self.training = [self._hold(group) for group in groups]
@@ -94,13 +96,16 @@ class OfflineTrainer:
         with self.base.role("reference"):
             for batch in (*(self._batch(step) for step in range(self.batches)), self.validation):
                 for held in (batch, [one.others for one in batch if one.others is not None]):
-                    for chunk in _chunks(held):
-                        logprobs = self._logprobs(chunk)
-                        self._refuse_non_finite(logprobs, "reference log-probability", chunk)
-                        for one, part in zip(chunk, logprobs.split([len(c.lengths) for c in chunk]), strict=True):
-                            one.ref_logprobs = part
+                    self._budget.retry(lambda held=held: self._judge_reference(held), _extents(held))  # type: ignore[misc]
                 done += len(batch)
                 progress(done)
+
+    def _judge_reference(self, held: Sequence[Held]) -> None:
+        for chunk in self._chunks(held):
+            logprobs = self._logprobs(chunk)
+            self._refuse_non_finite(logprobs, "reference log-probability", chunk)
+            for one, part in zip(chunk, logprobs.split([len(c.lengths) for c in chunk]), strict=True):
+                one.ref_logprobs = part
 
     @torch.no_grad()
     def start(self) -> Metrics:
@@ -110,7 +115,7 @@ class OfflineTrainer:
         """
         batch = self._batch(0)
         policy, reference = [], []
-        for chunk in _chunks(batch):
+        for chunk in self._chunks(batch):
             with self.base.role("policy"):
                 policy.append(self._logprobs(chunk))
             if self.objective.needs_reference:
@@ -118,7 +123,7 @@ class OfflineTrainer:
             else:
                 with self.base.role("reference"):
                     reference.append(self._logprobs(chunk))
-        lengths = torch.tensor([n for chunk in _chunks(batch) for one in chunk for n in one.lengths])
+        lengths = torch.tensor([n for chunk in self._chunks(batch) for one in chunk for n in one.lengths])
         ratios = (torch.cat(policy) - torch.cat(reference)).cpu()
         self.kl_at_start = float(ratios.abs().mean())
         self._sound(alarms.log_ratios_at_start(ratios, lengths, self.base.compute_dtype))
@@ -138,9 +143,8 @@ class OfflineTrainer:
         rate = self.config.learning_rate * factor(self.config.schedule, self.steps_done, self.steps, self.warmup_steps)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
         with self.base.role("policy"):
-            measured = self._judge(batch, learn=True)
+            measured = self._budget.retry(lambda: self._learn(batch), _extents(batch))
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.max_gradient_norm))
         if not math.isfinite(norm):
             raise self._not_finite("gradient", batch)
@@ -157,6 +161,11 @@ class OfflineTrainer:
             self._sound(alarms.displaced(self.history))
         return metrics
 
+    def _learn(self, batch: Sequence[Held]) -> Metrics:
+        """The batch's gradient, from zero; its loss and metrics."""
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._judge(batch, learn=True)
+
     def _batch(self, step: int) -> list[Held]:
         """The groups of an optimizer step: each epoch goes once through all of them, in an order of its own."""
         epoch, number = divmod(step, self.batches)
@@ -171,7 +180,7 @@ class OfflineTrainer:
         total = self.objective.total([one.group for one in batch], [one.lengths for one in batch])
         point = self._reference_point(batch)
         loss, items = 0.0, []
-        for chunk in _chunks(batch):
+        for chunk in self._chunks(batch):
             with torch.set_grad_enabled(learn):
                 logprobs = self._logprobs(chunk)
                 self._refuse_non_finite(logprobs.detach(), "log-probability", chunk)
@@ -193,10 +202,15 @@ class OfflineTrainer:
         others = [one.others for one in batch if one.others is not None]
         if not others:
             return None
-        parts = [(self._logprobs(chunk), _joined(chunk)) for chunk in _chunks(others)]
-        for (logprobs, _), chunk in zip(parts, _chunks(others), strict=True):
+        parts = [(self._logprobs(chunk), _joined(chunk)) for chunk in self._chunks(others)]
+        for (logprobs, _), chunk in zip(parts, self._chunks(others), strict=True):
             self._refuse_non_finite(logprobs, "log-probability", chunk)
         return kto_reference_point(*(torch.cat(side) for side in zip(*parts, strict=True)))
+
+    def _chunks(self, held: Sequence[Held]) -> list[list[Held]]:
+        if not held:
+            return []
+        return [[held[i] for i in numbers] for numbers in length_chunks(_extents(held), *self._budget.arguments)]
 
     def _logprobs(self, chunk: Sequence[Held]) -> torch.Tensor:
         """(N,) summed log-probabilities of a chunk's responses under the present role, in one forward."""
@@ -215,7 +229,7 @@ class OfflineTrainer:
         if not self.validation:
             return {}
         with self.base.role("policy"):
-            measured = self._judge(self.validation, learn=False)
+            measured = self._budget.retry(lambda: self._judge(self.validation, learn=False), _extents(self.validation))
         return {f"offline/validation_{name}": measured[name] for name in VALIDATION_NAMES}
 
     # --- telling -----------------------------------------------------------------------------------------------------
@@ -266,10 +280,8 @@ def _nothing_measured() -> Metrics:
     return {f"offline/{name}": NAN for name in [*names, *(f"validation_{name}" for name in VALIDATION_NAMES)]}
 
 
-def _chunks(held: Sequence[Held]) -> list[list[Held]]:
-    if not held:
-        return []
-    return [[held[i] for i in numbers] for numbers in length_chunks([one.extent for one in held])]
+def _extents(held: Sequence[Held]) -> list[tuple[int, int]]:
+    return [one.extent for one in held]
 
 
 def _joined(chunk: Sequence[Held]) -> torch.Tensor:

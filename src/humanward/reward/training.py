@@ -11,7 +11,7 @@ from torch import nn
 
 from humanward.config import LoraConfig, RewardConfig
 from humanward.models.base import SharedBase
-from humanward.models.chunks import extent, length_chunks
+from humanward.models.chunks import ChunkBudget, extent, length_chunks
 from humanward.models.heads import ScoreHead
 from humanward.preferences import PromptPairs
 from humanward.reward.loss import pairwise_loss
@@ -40,6 +40,7 @@ def train_reward_model(
     seed: int,
     role: str = ROLE,
     on_step: Callable[[TrainingStep], None] = lambda step: None,
+    on_notice: Callable[[str], None] = lambda line: None,
 ) -> RewardModel:
     """A reward model trained on ``groups`` as ``role`` of the base, anchored to mean 0, standard deviation 1 on their
     completions. ``seed`` decides its first weights and the order of the prompts."""
@@ -53,14 +54,20 @@ def train_reward_model(
     batches = -(-len(groups) // config.batch_size)
     steps = batches * config.epochs
     extents = [_extent(model, group) for group in groups]
+    budget = ChunkBudget(on_notice)
+
+    def learn(rows: Sequence[int]) -> tuple[float, float]:
+        """The rows' gradient, from zero; (loss, accuracy)."""
+        optimizer.zero_grad(set_to_none=True)
+        return _learn(model, [groups[i] for i in rows], [extents[i] for i in rows], *budget.arguments)
+
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_linear(step, steps))
     with base.role(role):
         for step in range(steps):
             if step % batches == 0:
                 order = torch.randperm(len(groups), generator=generator).tolist()
             rows = order[step % batches * config.batch_size :][: config.batch_size]
-            optimizer.zero_grad(set_to_none=True)
-            loss, accuracy = _learn(model, [groups[i] for i in rows], [extents[i] for i in rows])
+            loss, accuracy = budget.retry(lambda rows=rows: learn(rows), [extents[i] for i in rows])  # type: ignore[misc]
             if not math.isfinite(loss):
                 raise RuntimeError(
                     f"the reward model's loss is not finite at step {step + 1}; lower reward.learning_rate"
@@ -90,7 +97,7 @@ def _extent(model: RewardModel, group: PromptPairs) -> tuple[int, int]:
 
 
 def _learn(
-    model: RewardModel, groups: Sequence[PromptPairs], extents: Sequence[tuple[int, int]]
+    model: RewardModel, groups: Sequence[PromptPairs], extents: Sequence[tuple[int, int]], *budget: int
 ) -> tuple[float, float]:
     """(loss, accuracy) over all pairs of ``groups``, whose gradient is added up chunk by chunk.
 
@@ -98,7 +105,7 @@ def _learn(
     """
     total = sum(pair.weight for group in groups for pair in group.pairs)
     loss, outcomes = 0.0, []
-    for numbers in length_chunks(extents):
+    for numbers in length_chunks(extents, *budget):
         members = [groups[i] for i in numbers]
         weight = sum(pair.weight for group in members for pair in group.pairs)
         if weight == 0:

@@ -12,6 +12,7 @@ from humanward.config import PPOConfig, SamplingConfig
 from humanward.distributed import all_reduce_sum
 from humanward.models.base import SharedBase
 from humanward.models.heads import ValueHead
+from humanward.models.machine import give_back
 from humanward.models.micro_batches import MicroBatches
 from humanward.records import Prompt
 from humanward.rl import alarms
@@ -127,7 +128,9 @@ class OnPolicyTrainer:
             self._refuse_non_finite(rollout)
             metrics = self._describe(rollout, entropies)
             judged = time.perf_counter()
+            give_back()
             metrics |= self._learn(rollout)
+        give_back()
         metrics["ppo/kl_coef"] = self.kl.coef
         self.kl.update(metrics["ppo/sequence_kl"], len(rollout))
         self._history.append(metrics)
@@ -225,9 +228,7 @@ class OnPolicyTrainer:
             return torch.stack(norms).norm()
         return nn.utils.clip_grad_norm_(self.critic_parameters if warmup else self.parameters, limit)
 
-    def _losses(
-        self, micro: Rollout, *, warmup: bool
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+    def _losses(self, micro: Rollout, *, warmup: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
         """(the loss, its metrics, each summed over the micro-batch's real tokens; those tokens' log-ratios).
 
         policy loss + value_coef * value loss + kl_coef * k3: the second where the critic is on the policy's trunk, the

@@ -41,7 +41,14 @@ def align_off_policy(run: Run) -> None:
 
     training, validation = _groups(run, on_alarm)
     trainer = OfflineTrainer(
-        run.base(), algorithm, config, training, validation, seed=run.seed(ROLLOUT_SEED), on_alarm=on_alarm
+        run.base(),
+        algorithm,
+        config,
+        training,
+        validation,
+        seed=run.seed(ROLLOUT_SEED),
+        on_alarm=on_alarm,
+        on_notice=warn,
     )
     if trainer.cut:
         warn(f"{trainer.cut} responses are longer than offline.max_tokens = {config.max_tokens} and were cut")
