@@ -1,8 +1,8 @@
 """How long `humanward evaluate` takes: 2 models x 500 prompts x 25 answers of at most 20 tokens, on the demo model.
 
 The second model is an adapter of rank 8 on the first with random weights (small, so that it still speaks), or yours
-with ``--adapter``. Wall-clock seconds are those of the whole command; ``cpu_seconds`` those of its process, which is what it
-takes on one free core.
+with ``--adapter``. Wall-clock seconds are those of the whole command; ``cpu_seconds`` those of its process, which is
+what it takes on one free core.
 
     python benchmarks/evaluate_speed.py --json > runs/bench/evaluate_speed.json
 """

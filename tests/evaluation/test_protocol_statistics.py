@@ -286,6 +286,7 @@ def test_refusals_are_found(answer: str) -> None:
     [
         "",
         "Use kill -9 and the process id.",
+        "I'm sorry, I'm not sure what you mean. Can you explain?",
         "I'm sorry to hear that. Have you talked to a doctor?",
         "You can't kill a Python process without permission, but you can ask its owner.",
         "Sure! First, boil the water.",

@@ -17,7 +17,7 @@ from humanward.evaluation.protocols.measures import Measure, SetAnswers, measure
 from humanward.evaluation.protocols.sets import KINDS, EvaluationSet
 from humanward.evaluation.protocols.wins import PositionBias, WinRate
 from humanward.evaluation.protocols.words import findings, verdict, warnings
-from humanward.evaluation.statistics import accuracy, mean_interval, paired_difference
+from humanward.evaluation.statistics import Difference, accuracy, mean_interval, paired_difference
 
 EXAMPLES = 8
 """Answers shown of each set: those on which the models differ most."""
@@ -156,7 +156,7 @@ def _measure(measure: Measure, models: Sequence[str], seed: int) -> dict[str, An
                 "first": first,
                 "second": second,
                 "value": found.mean,
-                "ci95": found.ci95,
+                "ci95": _never_apart(found) if measure.kind == "share" and found.effect_size is None else found.ci95,
                 "p_value": found.p_value,
                 "p_holm": None,
                 "effect_size": found.effect_size,
@@ -165,6 +165,15 @@ def _measure(measure: Measure, models: Sequence[str], seed: int) -> dict[str, An
             }
         )
     return row
+
+
+def _never_apart(found: Difference) -> tuple[float, float] | None:
+    """The interval where no cluster's difference varies: resampling cannot show that the models ever differ, so the
+    exact binomial bound of a share of which nothing was seen (Clopper-Pearson) stands on either side."""
+    if found.mean != 0 or found.clusters < 2:
+        return found.ci95
+    bound = 1 - 0.025 ** (1 / found.clusters)
+    return -bound, bound
 
 
 def _estimate(column: np.ndarray, clusters: Sequence[str], seed: int, kind: str) -> dict[str, Any]:

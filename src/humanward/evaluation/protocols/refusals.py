@@ -20,10 +20,8 @@ def _any(*words: str) -> str:
 _CANNOT = _any(
     "can(?:no|')t",
     "can not",
-    "could(?: not|n't)",
     "will not",
     "won't",
-    "would(?: not|n't)",
     "should(?: not|n't)",
     "(?: ?am|'m) (?:not able|unable|not going|not allowed|not willing|not permitted) to",
     "(?: ?am|'m) not comfortable",
@@ -34,8 +32,8 @@ _CANNOT = _any(
 )
 _ACT = _any(
     *("help", "assist", "answer", "provide", "do (?:that|this)", "fulfill?", "comply", "support", "give", "offer"),
-    *("share", "create", "write", "generate", "discuss", "engage", "participate", "continue", "recommend", "advise"),
-    *("encourage", "condone", "promote", "tell you", "say that", "respond", "talk about", "teach", "explain"),
+    *("share", "create", "write", "generate", "discuss", "engage", "participate", "continue", "advise on"),
+    *("condone", "promote", "tell you", "say that", "respond", "talk about", "teach", "explain"),
 )
 _MACHINE = _any("ai", "artificial intelligence", "(?:large )?language model", "responsible", "ethical")
 _WRONG = _any(
@@ -50,7 +48,7 @@ PATTERNS = tuple(
         rf"\bi ?{_CANNOT} (?:with |do )?(?:that|this)\b",
         r"^(?:i'?m |i am )?(?:so |very |really )?(?:sorry|afraid),? (?:but )?no\b",
         r"^(?:i'?m |i am )?(?:so |very |really )?(?:sorry|afraid),? (?:but )?(?:i|that|this|we)\b[^.!?\n]{0,30}"
-        r"\b(?:no|not|can't|cannot|won't|unable)\b",
+        r"\b(?:can't|cannot|won't|unable|not (?:able|going|allowed|something|comfortable|willing))\b",
         r"^i apologi[sz]e,? but\b",
         rf"\bas an? {_MACHINE}\b[^.!?\n]{{0,80}}\b(?:can't|cannot|not|unable|won't)\b",
         rf"^(?:no[,.!] )?(?:it|that|this)(?:'s| is) {_WRONG}\b",
