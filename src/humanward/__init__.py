@@ -4,5 +4,5 @@ import logging
 
 __version__ = "0.1.0"
 
-# PEFT imports bitsandbytes wherever it is installed, which then reports on CPUs a kernel that it would like to download.
+# PEFT imports bitsandbytes wherever it is installed, which then reports a CPU kernel that it would like to download.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
