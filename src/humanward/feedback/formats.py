@@ -22,6 +22,7 @@ from humanward.feedback.importers import (
     read_trl,
 )
 from humanward.feedback.judged import Collector, Judged, Rated
+from humanward.feedback.other_tools import read_argilla, read_label_studio
 from humanward.feedback.tables import read_csv, write_csv
 from humanward.feedback.transcripts import is_transcript, render_transcript
 from humanward.labels import check_rating, derive_labels
@@ -129,6 +130,8 @@ _MARKS = {
     "summarize-from-feedback": {"summaries", "choice"},
     "pandalm": {"instruction", "response1", "response2", "annotator1"},
     "qa-feedback": {"question", "prediction 1", "preference"},
+    "label-studio": {"data", "annotations"},
+    "argilla": {"fields", "responses"},
     "csv": {"completion", "rank"},
     "kto": {"prompt", "completion", "label"},
 }
@@ -248,6 +251,8 @@ FORMATS: dict[str, Format] = {
     "kto": Format("answers with a label, true or false, each by itself", _by_row(read_kto), _write_kto),
     "demonstrations": Format("prompts with an answer to imitate", _by_row(read_demonstration)),
     "oasst": Format("Open-Assistant message trees with ranks", _by_row(read_oasst)),
+    "label-studio": Format("Label Studio's JSON export, Ranker and Pairwise", _by_row(read_label_studio)),
+    "argilla": Format("Argilla's records with responses to ranking questions", _by_row(read_argilla)),
     "summarize-from-feedback": Format("OpenAI's compared summaries", _by_row(read_summaries)),
     "pandalm": Format("PandaLM's pairs with several annotators", _by_row(read_pandalm)),
     "qa-feedback": Format("FineGrainedRLHF's four answers and six comparisons", _by_row(read_qa_feedback)),
