@@ -291,11 +291,11 @@ def test_dark_as_the_system_and_by_choice(service: Service, visit: Visit, team: 
         return page.evaluate("Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
 
     assert darkness() < 50
-    page.get_by_role("button", name="Colours: as the system").click()
+    page.get_by_role("button", name="Theme: auto").click()
     assert darkness() > 200
     page.reload()
     assert darkness() > 200
-    page.get_by_role("button", name="Colours: light").click()
+    page.get_by_role("button", name="Theme: light").click()
     assert darkness() < 50
 
 

@@ -34,7 +34,7 @@ def test_rank_by_keyboard_only(service: Service, visit: Visit) -> None:
     expect(page.locator("#spoken")).to_contain_text("D: rank 3. B, then A, then D, then C")
     press(page, "k k k 4")
     assert order(page) == {"1": "B", "3": "D", "4": "AC"}
-    expect(page.locator(".card[data-label=A]")).to_have_attribute("aria-label", "Answer A, 3rd, tied with C")
+    expect(page.locator(".card[data-label=A]")).to_have_attribute("aria-label", "Answer A, Rank 4, tied with C")
     press(page, "0")
     assert order(page) == {"": "A", "1": "B", "3": "D", "4": "C"}
     press(page, "2")
@@ -111,7 +111,7 @@ def test_tie_is_a_tie(service: Service, visit: Visit) -> None:
     project, name = new(service)
     page = ready(visit(name, f"/projects/{project}/label"))
     press(page, "1 j 1 j 2 j 2")
-    expect(page.locator(".card[data-label=D] .card-status")).to_have_text("2nd, tied with C")
+    expect(page.locator(".card[data-label=D] .card-status")).to_have_text("Rank 2, tied with C")
     submit(page)
     assert stored(service, project, name) == [{"overall": [["A", "B"], ["C", "D"]]}]
 

@@ -4,8 +4,6 @@ import { h } from "./dom.js";
 import { openable } from "./prompt.js";
 import { prose } from "./rich.js";
 
-const ORDINALS = ["", "1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th"];
-
 export class Cards {
   /** `mode` is ranking, pairwise or rating; `most` is the highest value; the hooks are told label and value. */
   constructor({ answers, trees, mode, most, onValue, onActive }) {
@@ -15,7 +13,7 @@ export class Cards {
     this.parts = new Map();
     this.element = h(
       "div",
-      { className: `cards k${answers.length}`, role: "group", "aria-label": "Answers" },
+      { className: `cards ${mode} k${answers.length}`, role: "group", "aria-label": "Answers" },
       answers.map((answer, index) => this.#card(answer, trees?.[index])),
     );
     this.#roving();
@@ -75,6 +73,12 @@ export class Cards {
     this.onActive?.(label);
   }
 
+  /** Where the keys start: with two answers to choose from, no card is special. */
+  begin() {
+    if (this.mode === "pairwise") document.querySelector("#main").focus({ preventScroll: true });
+    else this.focus(this.labels[0], { scroll: false });
+  }
+
   focus(label, { scroll = true } = {}) {
     this.activate(label);
     const { card } = this.parts.get(label);
@@ -102,7 +106,7 @@ export class Cards {
       const value = judgements.value(criterion, label);
       const place = tiers.findIndex((tier) => tier.includes(label)) + 1;
       const tied = this.mode !== "rating" && place ? tiers[place - 1].filter((other) => other !== label) : [];
-      const words = this.#words(value, place, tied);
+      const words = this.#words(value, tied);
       status.textContent = this.mode === "pairwise" ? "" : words;
       card.classList.toggle("judged", value !== null);
       card.classList.toggle("best", this.mode === "pairwise" && place === 1 && !tied.length && tiers.length > 1);
@@ -111,10 +115,10 @@ export class Cards {
     }
   }
 
-  #words(value, place, tied) {
+  #words(value, tied) {
     if (value === null) return "";
     if (this.mode === "rating") return `${value} of ${this.most}`;
-    return ORDINALS[place] + (tied.length ? `, tied with ${tied.join(", ")}` : "");
+    return `Rank ${value}${tied.length ? `, tied with ${tied.join(", ")}` : ""}`;
   }
 
   // One stop of the Tab key for all cards, then the buttons of the active one.

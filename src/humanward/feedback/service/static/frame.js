@@ -3,23 +3,19 @@
 import { post } from "./api.js";
 import { $, say, toast } from "./dom.js";
 
-const NAMES = { auto: "Auto", light: "Light", dark: "Dark" };
-const WORDS = { auto: "as the system", light: "light", dark: "dark" };
+const THEMES = ["auto", "light", "dark"];
 const theme = $("#theme");
 
 function showTheme() {
-  const chosen = window.humanwardTheme.choice();
-  theme.textContent = NAMES[chosen];
-  theme.setAttribute("aria-label", `Colours: ${WORDS[chosen]}`);
+  theme.textContent = `Theme: ${window.humanwardTheme.choice()}`;
 }
 
 theme.addEventListener("click", () => {
-  const order = Object.keys(NAMES);
-  const next = order[(order.indexOf(window.humanwardTheme.choice()) + 1) % order.length];
+  const next = THEMES[(THEMES.indexOf(window.humanwardTheme.choice()) + 1) % THEMES.length];
   localStorage.setItem("humanward.theme", next);
   window.humanwardTheme.apply();
   showTheme();
-  say(`Colours: ${WORDS[next]}`);
+  say(theme.textContent);
 });
 showTheme();
 

@@ -100,7 +100,7 @@ async function show(task) {
   toolbar.showLease(task.state, task.lease_seconds_left);
   toolbar.showSaved(kept ? "saved" : "none");
   window.scrollTo(0, 0);
-  now.judge.cards.focus(now.judge.labels[0], { scroll: false });
+  now.judge.cards.begin();
   say(`${task.submitted ? "An answer of yours, to edit" : "New item"}: ${task.answers.length} answers. Press question mark for the keys.`);
 }
 

@@ -75,7 +75,7 @@ async function showTask(taskId) {
   measure(view);
   window.scrollTo(0, 0);
   drawState();
-  judge.cards.focus(judge.labels[0], { scroll: false });
+  judge.cards.begin();
 }
 
 /** Everybody's answers in the letters of this page, what follows from them, and what was flagged. */
