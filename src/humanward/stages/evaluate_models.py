@@ -41,7 +41,6 @@ def run_evaluation(
     folder = EvaluationDir(out)
     write_answers(folder, plan.candidates, plan.sets, seed=plan.seed, reporter=reporter)
     found = collect(folder, plan, reporter, device)
-    reporter.say("intervals and tests")
     results = [
         SetResult(
             one.set,
@@ -53,7 +52,8 @@ def run_evaluation(
         )
         for one in plan.sets
     ]
-    content = build_evaluation(_inputs(plan, results, command))
+    with reporter.track("intervals and tests", len(results)) as tracker:
+        content = build_evaluation(_inputs(plan, results, command), tracker.at)
     write_text(out / CONTENT, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(out / PAGE, render_evaluation(content))
     return content

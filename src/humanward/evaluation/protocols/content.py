@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
@@ -69,9 +69,13 @@ class EvaluationInputs:
     created_at: str = ""
 
 
-def build_evaluation(inputs: EvaluationInputs) -> dict[str, Any]:
-    """The content of evaluate.json."""
+def build_evaluation(inputs: EvaluationInputs, progress: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
+    """The content of evaluate.json; ``progress`` is told how many sets are summed up."""
     models = list(inputs.models)
+    sets = []
+    for done, one in enumerate(inputs.sets, 1):
+        sets.append(_set(one, models, inputs.seed))
+        progress(done)
     content: dict[str, Any] = {
         "title": f"{', '.join(models)} on {', '.join(one.set.name for one in inputs.sets)}",
         "created_at": inputs.created_at,
@@ -82,7 +86,7 @@ def build_evaluation(inputs: EvaluationInputs) -> dict[str, Any]:
         "judges": {name: dict(facts) for name, facts in inputs.judges.items()},
         "rewards": {name: dict(facts) for name, facts in inputs.rewards.items()},
         "judge_model": None if inputs.judge_model is None else dict(inputs.judge_model),
-        "sets": [_set(one, models, inputs.seed) for one in inputs.sets],
+        "sets": sets,
         "warnings": [],
         "reproduce": inputs.reproduce,
         "versions": dict(inputs.versions),

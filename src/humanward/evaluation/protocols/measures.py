@@ -236,7 +236,7 @@ def _rewards(answers: _Answers) -> list[Measure]:
     def measure(name: str, scores: dict[str, dict[Key, float | None]]) -> Measure:
         return answers.each(
             f"reward:{name}",
-            f"reward: {name}",
+            "reward",
             lambda model, key: scores[model].get(key),
             kind="plain",
             better=HIGHER,

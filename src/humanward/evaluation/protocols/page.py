@@ -136,7 +136,7 @@ def _win_figures(one: Content) -> list[Figure]:
         return []
     rows = [
         Whisker(
-            f"{duel['first']} : {duel['second']}", duel["result"]["value"], _bounded(duel["result"]["ci95"]), "after"
+            f"{duel['first']} : {duel['second']}", duel["result"]["value"], _bounded(duel["result"]["ci95"]), "main"
         )
         for duel in known
     ]

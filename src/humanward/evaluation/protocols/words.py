@@ -42,7 +42,7 @@ def findings(content: Content) -> list[str]:
     sentences: list[str] = []
     for one in content["sets"]:
         sentences += [_primary(one, row) for row in one["measures"] if row["primary"] and row["n"]]
-        sentences += [_won(one, duel) for duel in one["wins"] if duel["result"] is not None]
+        sentences += _won(one)
         sentences += _gaps(one)
     return sentences
 
@@ -69,13 +69,15 @@ def _gaps(one: Content) -> list[str]:
                 f"({gap['highest']} above {gap['lowest']}); by chance alone {decimal(gap['by_chance'], 3)} "
                 f"({p_words(gap['p_value'])}: {shown})."
             )
-    for change in one["groups"]["changes"]:
-        words = ("smaller" if change["value"] < 0 else "larger") if sure(change) else "not shown to differ"
-        against = f"than with {change['first']}" if sure(change) else f"from that with {change['first']}"
-        found.append(
-            f"{one['name']}: the largest gap with {change['second']} is {words} {against} "
-            f"({decimal(change['value'], 3, sign=True)}, {p_words(change['p_holm'])})."
-        )
+    changes = one["groups"]["changes"]
+    shown = [change for change in changes if sure(change)]
+    found += [
+        f"{one['name']}: the largest gap is {'smaller' if change['value'] < 0 else 'larger'} with {change['second']} "
+        f"than with {change['first']} ({decimal(change['value'], 3, sign=True)}, {p_words(change['p_holm'])})."
+        for change in shown
+    ]
+    if changes and not shown:
+        found.append(f"{one['name']}: no difference in the largest gap between models is shown.")
     return found
 
 
@@ -97,13 +99,22 @@ def _primary(one: Content, row: Content) -> str:
     )
 
 
-def _won(one: Content, duel: Content) -> str:
-    found = duel["result"]
-    value, names = found["value"], (duel["first"], duel["second"])
-    who = f"{one['name']}, win rate by {duel['how']}"
-    if not sure(found):
-        return f"{who}: {names[0]} {percent(value, 1)} against {names[1]}, no preference is shown."
-    return f"{who}: {names[0]} wins {percent(value, 1)} against {names[1]} ({p_words(found['p_holm'])})."
+def _won(one: Content) -> list[str]:
+    """A sentence for each way to find a winner."""
+    ways: dict[str, list[str]] = {}
+    for duel in one["wins"]:
+        found = duel["result"]
+        if found is None:
+            continue
+        value, names = found["value"], (duel["first"], duel["second"])
+        if not sure(found):
+            words = f"no preference between {names[0]} ({percent(value, 1)}) and {names[1]} is shown"
+        elif value > 0.5:
+            words = f"{names[0]} wins {percent(value, 1)} against {names[1]} ({p_words(found['p_holm'])})"
+        else:
+            words = f"{names[1]} wins {percent(1 - value, 1)} against {names[0]} ({p_words(found['p_holm'])})"
+        ways.setdefault(duel["how"], []).append(words)
+    return [f"{one['name']}, win rate by {how}: {'; '.join(words)}." for how, words in ways.items()]
 
 
 def sure(pair: Content) -> bool:
@@ -134,9 +145,9 @@ def _of_set(one: Content) -> Iterator[str]:
     for model, count in one["trained_on"].items():
         if count:
             yield f"{plural(count, 'prompt')} that {model} was trained on were left out for all models."
-    for model, count in one["too_long"].items():
-        if count:
-            yield f"{plural(count, 'answer')} of {model} were not drawn, as their prompts exceed its context."
+    if any(one["too_long"].values()):
+        counts = ", ".join(f"{model} {count}" for model, count in one["too_long"].items())
+        yield f"answers not drawn, as their prompts exceed the model's context: {counts}."
     yield from _unscored(one)
     yield from _saturated(one)
     yield from _judges(one)
