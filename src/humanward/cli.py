@@ -362,6 +362,8 @@ def _stage(
 
     context = _open(path, config, set_, as_json)
     with leaving_nothing_half_begun(context.folder):
+        if "align" in names:
+            _check_memory(context.config, as_json)
         for name in names:
             finished = context.folder.stages()
             if name in finished and not (again and name == names[-1]):
