@@ -28,7 +28,7 @@ async function start() {
       statistics.simulated ? h("p", { className: "notice warn" }, `${count(statistics.simulated, "ranking")} of ${statistics.rankings.toLocaleString("en")} ${statistics.simulated === 1 ? "comes" : "come"} from simulated annotators.`) : null,
       warnings(people),
       agreement(quality),
-      annotators(people),
+      annotators(people, quality.converged),
       disagreement(worst.entries.filter(({ disagreement: share }) => share > 0)),
       positions(statistics.position),
     ),
@@ -38,7 +38,7 @@ async function start() {
 /** What is known of a person, from both parts of the answer. */
 function joined({ statistics, annotators = [] }) {
   const more = new Map(annotators.map((each) => [each.annotator, each]));
-  return statistics.annotators.map((each) => ({ reliability: null, gold: null, warnings: [], ...each, ...more.get(each.annotator) }));
+  return statistics.annotators.map((each) => ({ reliability: null, accuracy: null, gold: null, warnings: [], ...each, ...more.get(each.annotator) }));
 }
 
 function figures(statistics, { progress }) {
@@ -79,15 +79,16 @@ function agreement({ statistics, by_criterion: criteria = {} }) {
   );
 }
 
-function annotators(people) {
+function annotators(people, converged) {
   const measured = people.filter(({ reliability }) => reliability?.value !== null && reliability !== null);
   const estimate = (value) => (value?.value === null || !value ? "–" : `${fixed(value.value)}${value.ci95 ? ` [${fixed(value.ci95[0])}, ${fixed(value.ci95[1])}]` : ""}`);
   const columns = [
     { title: "Annotator", row: true, of: (each) => [bdi(each.annotator), each.simulated ? h("span", { className: "tag warn" }, "simulated") : null] },
     { title: "Rankings", className: "num", of: ({ rankings }) => rankings.toLocaleString("en") },
     { title: "Agree with others", className: "num", of: ({ agreement: share }) => percent(share) },
-    { title: "Gold right", className: "num", of: ({ gold }) => (gold?.answered ? `${percent(gold.value)} of ${gold.answered}` : "–") },
+    { title: "Gold right", className: "num", of: ({ gold }) => (gold?.n ? `${percent(gold.value)} (${count(gold.n, "item")})` : "–") },
     { title: "Reliability", className: "num", of: ({ reliability }) => estimate(reliability) },
+    { title: "Accuracy", className: "num", of: ({ accuracy }) => percent(accuracy) },
     { title: "Ties", className: "num", of: ({ tie_share: share }) => percent(share) },
     { title: "None", className: "num", of: ({ none_acceptable: none }) => none },
     { title: "First shown is best", className: "num", of: ({ position }) => (position.first_share === null ? "–" : `${percent(position.first_share)} (fair: ${percent(position.expected)})`) },
@@ -97,7 +98,8 @@ function annotators(people) {
     "section",
     { className: "section" },
     h("h2", {}, "Annotators"),
-    h("p", { className: "muted" }, "Reliability is how consistently somebody agrees with the consensus of all: 0 is guessing, 1 never differs."),
+    h("p", { className: "muted" }, "Reliability is how consistently somebody agrees with the consensus of all: 0 is guessing, 1 never differs, below 0 contradicts it. Accuracy is the share of pairs somebody is expected to judge right, by Dawid and Skene."),
+    converged === false ? h("p", { className: "notice warn" }, "The fit behind reliability has not settled; read it with care.") : null,
     table(columns, people, { label: "Annotators" }),
     measured.length > 1 ? chartBox(intervals(measured.map(({ annotator, reliability }) => ({ name: annotator, ...reliability })), { label: "Reliability of annotators with intervals" })) : null,
   );
