@@ -143,7 +143,7 @@ def _win_figures(one: Content) -> list[Figure]:
     picture = whiskers(
         rows,
         title="Win rates with 95 % intervals",
-        x_label="share of comparisons that the first model wins, ties half",
+        x_label="share that the first wins, ties half",
         low=0.0,
         reference=0.5,
         label_width=_label_width([row.label for row in rows]),
