@@ -425,8 +425,8 @@ def test_unknown_formats_and_nothing_to_import(tmp_path: Path) -> None:
         InputError, match=r"x\.jsonl line 1: no known format has the fields \['a'\]; name it with --format$"
     ):
         import_files([path], "auto")
-    with pytest.raises(InputError, match=r"^format 'argilla': unknown; use one of humanward, hh-rlhf, trl, "):
-        import_files([path], "argilla")
+    with pytest.raises(InputError, match=r"^format 'prodigy': unknown; use one of humanward, hh-rlhf, trl, "):
+        import_files([path], "prodigy")
     with pytest.raises(
         InputError,
         match=r"^format 'oasst': cannot be written; use one of humanward, hh-rlhf, trl, trl-plain, csv, kto$",

@@ -130,7 +130,7 @@ def test_what_is_no_weak_order_is_refused_and_the_draft_survives(store: Store, t
     own = tasks.claim(store, ada, project.id)
     assert own
     tasks.save_draft(store, ada, own.task_id, {"kept": True})
-    with pytest.raises(RefusedError, match="judgements.overall") as refused:
+    with pytest.raises(RefusedError, match=r"judgements\.overall") as refused:
         submit(store, ada, own.task_id, Answer("client-1", {"overall": Judgement(tiers)}))
     assert reason in str(refused.value)
     assert (refused.value.status, refused.value.code) == (422, "not_weak_order")

@@ -106,7 +106,8 @@ def read_argilla(value: Any, where: str) -> Iterator[Judged]:
     """A record with ``fields`` and ``responses``, or flat: the fields, and lists of answers to the ranking questions.
 
     A response's value is a list of ``{"value", "rank"}``, a list of option names in order, or ``{"value": [...],
-    "rank": [...]}``; equal ranks are ties. Options are named as the fields that hold the answers. Only submitted responses are read.
+    "rank": [...]}``; equal ranks are ties. Options are named as the fields that hold the answers. Only submitted
+    responses are read.
     """
     fields = object_row(value, where).get("fields", value)
     object_row(fields, f"{where}, field 'fields'")
