@@ -20,6 +20,7 @@ from humanward.feedback.store.session import Store, sqlite_url
 from humanward.feedback.store.transfer import add_feedback
 from humanward.records import Completion, Message, Prompt
 
+OTHER_NAME = "label.test"
 PASSWORD = "correct horse battery"
 
 
@@ -107,7 +108,9 @@ class Running:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.store = Store(sqlite_url(folder / "feedback.db"))
-        settings = ServiceSettings(port=self.port, login_attempts=1000)
+        # A name that browsers do not trust as they trust 127.0.0.1: as a team's server without https.
+        hosts = ServiceSettings().hosts | {OTHER_NAME}
+        settings = ServiceSettings(hosts, self.port, login_attempts=1000)
         config = uvicorn.Config(build_app(self.store, settings), port=self.port, log_level="error")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)

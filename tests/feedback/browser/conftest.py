@@ -56,7 +56,9 @@ def chromium() -> Iterator[Any]:
 
     path = next(found for name in NAMES if (found := shutil.which(name)))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--host-resolver-rules=MAP label.test 127.0.0.1"]
+        )
         yield browser
         browser.close()
 
@@ -106,7 +108,7 @@ def watch(page: Any, url: str, faults: list[str]) -> None:
         dialog.dismiss()
 
     def on_request(request: Any) -> None:
-        if not request.url.startswith((url, "blob:", "data:")):
+        if not request.url.startswith((url, url.replace("127.0.0.1", "label.test"), "blob:", "data:")):
             faults.append(f"request: {request.url[:200]}")
 
     page.on("console", on_console)

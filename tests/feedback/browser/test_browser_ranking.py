@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from browser_screen import drag, expect, handle, order, press, ready, slot, stored, submit
-from browser_service import Item, Service
+from browser_service import OTHER_NAME, Item, Service
 
 Visit = Callable[..., Any]
 _numbers = count()
@@ -242,6 +242,20 @@ def test_offline_then_online(service: Service, visit: Visit) -> None:
     )
     assert again == 200
     assert len(stored(service, project, name)) == 1
+
+
+def test_without_https_on_another_name(service: Service, visit: Visit) -> None:
+    project, name = new(service)
+    page = visit(None)
+    page.goto(service.link(name).replace("127.0.0.1", OTHER_NAME))
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/projects/*")
+    page.goto(f"{service.url.replace('127.0.0.1', OTHER_NAME)}/projects/{project}/label")
+    ready(page)
+    assert page.evaluate("window.isSecureContext") is False
+    press(page, "1 j 2 j 3 j 4")
+    submit(page)
+    assert stored(service, project, name) == [{"overall": [["A"], ["B"], ["C"], ["D"]]}]
 
 
 def test_several_criteria(service: Service, visit: Visit) -> None:

@@ -5,7 +5,7 @@ import { $, bdi, h, meta, moment } from "./dom.js";
 
 const ROLES = { annotator: "to judge answers", reviewer: "to judge and review answers", admin: "as an admin", owner: "as an owner of this server" };
 const view = $("#view");
-const token = decodeURIComponent(location.hash.slice(1));
+const token = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 
 async function start() {

@@ -38,10 +38,10 @@ export async function attempt(act) {
 
 /** A secret that is shown this once, with a button that copies it. */
 export function secret(text, about) {
-  const copy = h("button", { type: "button", className: "small-button" }, "Copy");
+  // Browsers offer the clipboard only by https or on this machine; elsewhere a click selects the whole text.
+  const copy = h("button", { type: "button", className: "small-button", hidden: !navigator.clipboard }, "Copy");
   copy.addEventListener("click", async () => {
-    await attempt(() => navigator.clipboard.writeText(text));
-    copy.textContent = "Copied";
+    if (await attempt(() => navigator.clipboard.writeText(text))) copy.textContent = "Copied";
   });
   return h("div", { className: "stack notice" }, h("p", {}, about), h("p", { className: "secret" }, text), h("div", { className: "row" }, copy));
 }

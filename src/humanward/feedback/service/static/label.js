@@ -5,7 +5,7 @@ import { LeaseClock, Stopwatch } from "./clocks.js";
 import { $, h, meta, say, toast } from "./dom.js";
 import { Draft } from "./drafts.js";
 import { Judge } from "./judge.js";
-import { Outbox } from "./outbox.js";
+import { Outbox, newClientId } from "./outbox.js";
 import { Guidelines, askFlag, askSkip, showKeys, singleKeys } from "./panels.js";
 import { measure, promptView } from "./prompt.js";
 import { Toolbar, looks } from "./toolbar.js";
@@ -17,6 +17,7 @@ let project;
 let guidelines;
 let now = null; // the task on the screen: {task, trees, judge, draft, comment}
 let notice = null;
+let sending = false;
 
 const toolbar = new Toolbar({ previous, guidelines: () => guidelines.toggle(now?.judge.criterion), keys: help, looks: redraw, keepLease: renew });
 const lease = new LeaseClock((left) => {
@@ -28,9 +29,10 @@ const lease = new LeaseClock((left) => {
   else if (left < project.lease_seconds / 4 && performance.now() - watch.alive < 30_000 && !now.renewing) renew();
 });
 const outbox = new Outbox({
-  onChange(waiting) {
-    if (!waiting && view.dataset.state === "waiting") route();
-    else if (waiting && view.dataset.state === "waiting") showWaiting();
+  onChange(waiting, error) {
+    if (view.dataset.state !== "waiting") return;
+    if (waiting) showWaiting(error);
+    else if (!sending) route();
   },
   onSent(entry, receipt) {
     localStorage.removeItem(`humanward.draft.${meta("user")}.${entry.taskId}`);
@@ -89,7 +91,7 @@ async function show(task) {
     onLease: (renewed) => takeLease(renewed),
   });
   const kept = draft.load(task.draft);
-  now = { task, trees, draft, client: crypto.randomUUID() };
+  now = { task, trees, draft, client: newClientId() };
   now.comment = h("textarea", { maxlength: 5000, rows: 3, value: kept?.comment ?? task.comment, on: { input: changed } });
   draw((judge) => {
     if (kept?.state) judge.restore((judgements) => judgements.restore(kept.state));
@@ -193,12 +195,14 @@ async function submit() {
   if (outbox.has(task.task_id)) return;
   const body = { client_id: client, judgements: judge.judgements.body(), seconds_spent: watch.seconds, comment: comment.value };
   now.submit.disabled = true;
-  await draft.stop();
   now = null;
+  sending = true;
   view.dataset.state = "waiting";
+  await draft.stop();
   await outbox.send({ taskId: task.task_id, body });
-  if (outbox.waiting.length) showWaiting();
-  else if (location.hash) location.hash = "";
+  sending = false;
+  if (outbox.waiting.length) return;
+  if (location.hash) location.hash = "";
   else await route();
 }
 
@@ -307,12 +311,16 @@ function showEmpty(title, text, action = h("button", { type: "button", on: { cli
 function showOffline() {
   showEmpty("No connection", "The server cannot be reached. Drafts are kept in this browser; this goes on when the connection is back.");
   view.dataset.state = "offline";
+  setTimeout(() => view.dataset.state === "offline" && route(), 10_000);
 }
 
-function showWaiting() {
+function showWaiting(error) {
   const waiting = outbox.waiting.length;
-  if (view.dataset.state === "waiting" && $(".empty", view)) return;
-  showEmpty("No connection", `${waiting === 1 ? "Your answer is" : `${waiting} answers are`} kept in this browser and will be sent when the connection is back. The next item comes then.`, h("button", { type: "button", on: { click: () => outbox.flush() } }, "Try now"));
+  const kept = `${waiting === 1 ? "Your answer is" : `${waiting} answers are`} kept in this browser`;
+  // Signed in anew in another tab: this page's token is an old one.
+  if (error?.code === "csrf") showEmpty("Reload this page", `${kept} and will be sent then.`, h("button", { type: "button", on: { click: () => location.reload() } }, "Reload"));
+  else if ($(".empty", view)) return;
+  else showEmpty("No connection", `${kept} and will be sent when the connection is back. The next item comes then.`, h("button", { type: "button", on: { click: () => outbox.flush() } }, "Try now"));
   view.dataset.state = "waiting";
 }
 

@@ -4,23 +4,29 @@
 import { Refused, Unreachable, post } from "./api.js";
 import { meta } from "./dom.js";
 
+/** An id that no other answer has. Also without https, where browsers hide crypto.randomUUID. */
+export function newClientId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 const LATER = new Set(["not_signed_in", "csrf", "too_many_attempts"]);
 
 export class Outbox {
-  /** `onChange(waiting)`; `onRefused(entry, error)` when the server will never take an answer; `onSent(entry, receipt)`. */
+  /** `onChange(waiting, error)`; `onRefused(entry, error)` when the server will never take an answer; `onSent(entry, receipt)`. */
   constructor({ onChange, onRefused, onSent }) {
     Object.assign(this, { onChange, onRefused, onSent });
     this.key = `humanward.outbox.${meta("user")}`;
     this.running = null;
+    this.unkept = []; // where the browser keeps nothing (private mode, full), at least as long as the page is open
     this.delay = 2000;
     window.addEventListener("online", () => this.flush());
   }
 
   get waiting() {
     try {
-      return JSON.parse(localStorage.getItem(this.key)) ?? [];
+      return JSON.parse(localStorage.getItem(this.key)) ?? this.unkept;
     } catch {
-      return [];
+      return this.unkept;
     }
   }
 
@@ -52,7 +58,7 @@ export class Outbox {
         if (error instanceof Unreachable || (error instanceof Refused && LATER.has(error.code))) {
           this.timer = setTimeout(() => this.flush(), this.delay);
           this.delay = Math.min(this.delay * 2, 30_000);
-          this.onChange(this.waiting.length);
+          this.onChange(this.waiting.length, error);
           return false;
         }
         this.#drop(entry);
@@ -69,7 +75,13 @@ export class Outbox {
   }
 
   #keep(entries) {
-    if (entries.length) localStorage.setItem(this.key, JSON.stringify(entries));
-    else localStorage.removeItem(this.key);
+    this.unkept = [];
+    localStorage.removeItem(this.key);
+    if (!entries.length) return;
+    try {
+      localStorage.setItem(this.key, JSON.stringify(entries));
+    } catch {
+      this.unkept = entries;
+    }
   }
 }

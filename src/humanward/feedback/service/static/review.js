@@ -5,6 +5,7 @@ import { $, bdi, count, h, meta, moment, percent, say, seconds, table, toast } f
 import { attempt, failed } from "./forms.js";
 import { Judge } from "./judge.js";
 import { inSigns } from "./judgement.js";
+import { newClientId } from "./outbox.js";
 import { Guidelines, showKeys, singleKeys } from "./panels.js";
 import { measure, promptView } from "./prompt.js";
 
@@ -57,7 +58,7 @@ async function showTask(taskId) {
   judge = new Judge({ project, answers: task.answers, trees: trees.slice(task.prompt.length), onChange: drawState });
   if (task.adjudication) judge.restore((judgements) => judgements.restoreAnswer(task.adjudication.judgements));
   const comment = h("textarea", { maxlength: 5000, rows: 3, value: task.adjudication?.comment ?? "" });
-  const client = crypto.randomUUID();
+  const client = newClientId();
   judge.decide = () => decide(task, comment, client);
   judge.button = h("button", { type: "button", className: "primary submit", on: { click: judge.decide } }, task.adjudication ? "Change decision" : "Decide");
   judge.lead = h("p", { className: "criterion-short" });
