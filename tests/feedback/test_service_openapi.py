@@ -56,7 +56,7 @@ def _run(operation, check) -> None:  # type: ignore[no-untyped-def]
     """The check on generated cases of one operation."""
 
     @settings(
-        max_examples=12,
+        max_examples=6,
         deadline=None,
         derandomize=True,
         database=None,
