@@ -64,6 +64,15 @@ def signed_in(request: Request) -> Actor:
     return actor
 
 
-TheStore = Annotated[Store, Depends(store_of)]
-Settings = Annotated[ServiceSettings, Depends(settings_of)]
+async def _store(request: Request) -> Store:
+    # Not a plain function, which FastAPI would run in a thread.
+    return store_of(request)
+
+
+async def _settings(request: Request) -> ServiceSettings:
+    return settings_of(request)
+
+
+TheStore = Annotated[Store, Depends(_store)]
+Settings = Annotated[ServiceSettings, Depends(_settings)]
 Me = Annotated[Actor, Depends(signed_in)]

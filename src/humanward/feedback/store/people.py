@@ -329,13 +329,26 @@ def role_in(db: Session, actor: Actor, project_id: int) -> str | None:
 
 def require(db: Session, actor: Actor, project_id: int, role: str) -> Project:
     """The project, if the actor has at least ``role`` in it; 404 without any role, 403 with a lower one."""
-    project = db.get(Project, project_id)
-    own = role_in(db, actor, project_id)
+    project, own = _project_and_role(db, actor, project_id)
     if project is None or own is None:
         raise not_found("project", project_id)
     if _RANK[own] < _RANK[role]:
         raise forbidden(f"this needs the role {role}; yours in this project is {own}")
     return project
+
+
+def _project_and_role(db: Session, actor: Actor, project_id: int) -> tuple[Project | None, str | None]:
+    """As ``role_in`` with the project, for most people in one query."""
+    if actor.owner or actor.only_project is not None or actor.user_id is None:
+        return db.get(Project, project_id), role_in(db, actor, project_id)
+    found = db.execute(
+        select(Project, Membership)
+        .outerjoin(Membership, (Membership.project_id == Project.id) & (Membership.user_id == actor.user_id))
+        .where(Project.id == project_id)
+    ).first()
+    if found is None:
+        return None, None
+    return found[0], found[1].role if found[1] is not None else None
 
 
 def set_role(store: Store, actor: Actor, project_id: int, user_id: int, role: str | None) -> None:
