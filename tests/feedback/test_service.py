@@ -453,3 +453,24 @@ def test_the_docs_name_every_endpoint_and_no_other(tmp_path: Path) -> None:
         if path.startswith("/api/v1")
     }
     assert named == served
+
+
+def test_a_database_that_gives_up_is_503_and_nothing_is_kept(
+    store: Store, visit, project: Project, monkeypatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from humanward.feedback.store import answers
+
+    ada = visit("ada", project)
+    task = claim(ada, project)
+
+    def give_up(*_: object) -> None:
+        raise OperationalError("UPDATE tasks", {}, Exception("deadlock detected"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(answers, "_store_judgements", give_up)
+        refused = ada.post(f"/tasks/{task['task_id']}/submit", answer(task))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "busy")
+        assert refused.headers["retry-after"] == "1"
+    assert ada.post(f"/tasks/{task['task_id']}/submit", answer(task)).json()["revision"] == 1

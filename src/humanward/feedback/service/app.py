@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from humanward import __version__
@@ -32,6 +34,7 @@ from humanward.feedback.store.session import Store
 
 STATIC = Path(__file__).parent / "static"
 API = "/api/v1"
+ERRORS = (400, 401, 403, 404, 409, 410, 413, 422, 429, 503)
 
 
 def build_app(store: Store, settings: ServiceSettings | None = None) -> FastAPI:
@@ -43,7 +46,7 @@ def build_app(store: Store, settings: ServiceSettings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
-        responses={code: {"model": ErrorReply} for code in (400, 401, 403, 404, 409, 410, 413, 422, 429)},
+        responses={code: {"model": ErrorReply} for code in ERRORS},
     )
     app.state.store, app.state.settings = store, settings
     app.state.quality = {}
@@ -58,6 +61,7 @@ def build_app(store: Store, settings: ServiceSettings | None = None) -> FastAPI:
     app.add_exception_handler(InputError, _on_input_error)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(OperationalError, _on_busy)
     app.add_middleware(Guard, settings=settings)
     return app
 
@@ -90,6 +94,13 @@ async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     field = ".".join(place)
     return error_reply(422, "invalid", f"{field or 'body'}: {first['msg']}", field)
+
+
+async def _on_busy(request: Request, error: Exception) -> JSONResponse:
+    """The database gave up: a deadlock, a lost connection, a lock held too long. Nothing was kept."""
+    logging.getLogger(__name__).error("%s %s: %s", request.method, request.url.path, error)
+    message = "the database is busy or away; nothing was kept, send it again"
+    return error_reply(503, "busy", message, **{"retry-after": "1"})
 
 
 async def _on_http(_request: Request, error: Exception) -> JSONResponse:
