@@ -183,16 +183,32 @@ def test_collect_prints_a_link_that_signs_in_once(run: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "humanward.cli", "collect", "--run", str(run), "--port", str(port), "--no-open"]
+    command = [
+        sys.executable,
+        "-m",
+        "humanward.cli",
+        "collect",
+        "--run",
+        str(run),
+        "--port",
+        str(port),
+        "--no-open",
+        "--json",
+    ]
     command[1:3] = ["-c", "from humanward.cli import main; main()"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    server = subprocess.Popen(command, text=True, env=environment, **pipes)
     try:
         assert server.stderr is not None
+        assert server.stdout is not None
         lines = [server.stderr.readline() for _ in range(3)]
         assert "3 new tasks" in lines[0]
         found = re.search(r"(http://127\.0\.0\.1:\d+)/enter#(\S+)", lines[2])
         assert found
         base, token = found.groups()
+        facts = json.loads(server.stdout.readline())
+        assert (facts["link"], facts["url"]) == (found[0], f"{base}/projects/1/label")
         for _ in range(200):
             try:
                 httpx2.get(f"{base}/healthz", timeout=5)

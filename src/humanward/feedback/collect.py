@@ -62,6 +62,7 @@ def collect(
     open_browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the browser on the sign-in link.")
     ] = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the labelling service: on the completions of a run, or on a team's database.
 
@@ -76,7 +77,14 @@ def collect(
     settings = settings_for(host, port, public_url, tuple(allow_host or ()))
     url = store_url(run, db)
     serve(
-        url, host, settings, run=run, overlap=overlap, criteria=tuple(criterion or ()), browser=_browser(open_browser)
+        url,
+        host,
+        settings,
+        run=run,
+        overlap=overlap,
+        criteria=tuple(criterion or ()),
+        browser=_browser(open_browser),
+        announce=(lambda facts: typer.echo(json.dumps(facts, ensure_ascii=False))) if as_json else None,
     )
 
 

@@ -32,8 +32,12 @@ def serve(
     overlap: int = 1,
     criteria: tuple[str, ...] = (),
     browser: Callable[[str], Any] | None = None,
+    announce: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
-    """Serve until Ctrl-C. Raises InputError when the port is taken or the run has nothing to rank."""
+    """Serve until Ctrl-C; ``announce`` is told the database, the address and the link.
+
+    Raises InputError when the port is taken or the run has nothing to rank.
+    """
     store = Store(url)
     _claim_port(host, settings.port)
     first = f"{settings.public_url or f'http://127.0.0.1:{settings.port}'}"
@@ -47,6 +51,8 @@ def serve(
         link = f"{first}/enter#{owner_link(store)}"
         say(f"labelling service on {first_page} (Ctrl-C stops it)")
         say(f"one-time sign-in link, good for an hour: {link}")
+        if announce is not None:
+            announce({"db": store.shown_url, "url": first_page, "link": link})
         if browser is not None:
             timer = threading.Timer(1.0, browser, [link])
             timer.daemon = True
