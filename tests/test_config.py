@@ -44,7 +44,8 @@ def test_an_unknown_key_is_named_with_a_suggestion(values: dict, message: str) -
 
 def test_an_unknown_key_that_resembles_none_lists_the_keys() -> None:
     message = problem({"lora": {"zzz": 1}})
-    assert message == "mine.toml: unknown key lora.zzz = 1; the keys here are rank, alpha, target_modules, variant, rslora, dtype"
+    names = "rank, alpha, target_modules, variant, rslora, dtype"
+    assert message == f"mine.toml: unknown key lora.zzz = 1; the keys here are {names}"
 
 
 def test_more_problems_are_counted() -> None:

@@ -82,7 +82,8 @@ def test_the_lab_runs_from_its_own_file(models: Path, tmp_path: Path) -> None:
     rows = [
         {
             "fname": f"train_{i}",
-            "dialogue": f"#Person1#: {'Good morning. ' * (3, 13, 16, 90)[i % 4]}\n#Person2#: Hello number {i}, how are you?",
+            "dialogue": f"#Person1#: {'Good morning. ' * (3, 13, 16, 90)[i % 4]}\n"
+            f"#Person2#: Hello number {i}, how are you?",
             "summary": "#Person1# greets #Person2#.",
             "topic": "greeting",
         }

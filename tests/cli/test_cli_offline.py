@@ -67,6 +67,8 @@ def test_the_whole_loop(algorithm: str, tiny: Path, tmp_path: Path) -> None:
         "before": None,
         "after": None,
         "difference": None,
+        "parts": {},
+        "sources": [],
     }
     assert report["kl"]["budget"] is None
     assert report["kl"]["at_start"] == 0
@@ -172,6 +174,8 @@ def test_kto_from_labelled_answers(tiny: Path, tmp_path: Path) -> None:
     assert list(stages) == ["prompts", "feedback", "align", "evaluate", "report"]
     assert (stages["feedback"]["labels"], stages["feedback"]["desirable"]) == (96, 48)
     assert len(read_jsonl(folder / "ratings.jsonl", Rating)) == 96
+    refused = humanward("reward", "train", "--run", folder).refusal(after_work=True)
+    assert "a reward model learns from pairs" in refused
     labels = read_jsonl(folder / "labels.jsonl", Label)
     assert {label.split for label in labels} == {"train", "validation"}
     assert not (folder / "preferences.jsonl").exists()

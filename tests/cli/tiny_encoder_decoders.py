@@ -66,7 +66,7 @@ def t5(folder: Path, *, tied: bool = False, seed: int = 0) -> Path:
 
 
 def bart(folder: Path, *, seed: int = 0) -> Path:
-    """BART as bart-large-cnn: ids 0 to 3 are <s> <pad> </s> <unk>; </s> starts, <s> is forced; settings for summaries."""
+    """BART as bart-large-cnn: ids 0 to 3 are <s> <pad> </s> <unk>; </s> starts, <s> is forced; made for summaries."""
     tokenizer = _tokenizer(
         ["<s>", "<pad>", "</s>", "<unk>"],
         "<s> $A </s>",

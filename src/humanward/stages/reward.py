@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 
+from humanward.errors import InputError
 from humanward.evaluation.reward_accuracy import Score, evaluate_reward
 from humanward.preferences import PromptPairs, group_by_prompt
 from humanward.records import Preference, read_jsonl
@@ -25,6 +26,11 @@ def run_reward(run: Run) -> None:
     With ``reward.ensemble`` more than one, alike but for their seeds, and measured together and each by itself.
     """
     started = time.perf_counter()
+    if run.config.feedback.source == "ratings":
+        raise InputError(
+            f"{run.folder.path}: holds ratings of single answers, and a reward model learns from pairs; import "
+            "rankings or preferences into a run of their own, or align with kto or sft"
+        )
     preferences = read_jsonl(run.folder.file("preferences.jsonl"), Preference)
     train = [p for p in preferences if p.split != "validation"]
     held_out = [p for p in preferences if p.split == "validation"]

@@ -70,13 +70,13 @@ def _gaps(one: Content) -> list[str]:
                 f"({p_words(gap['p_value'])}: {shown})."
             )
     changes = one["groups"]["changes"]
-    shown = [change for change in changes if sure(change)]
+    certain = [change for change in changes if sure(change)]
     found += [
         f"{one['name']}: the largest gap is {'smaller' if change['value'] < 0 else 'larger'} with {change['second']} "
         f"than with {change['first']} ({decimal(change['value'], 3, sign=True)}, {p_words(change['p_holm'])})."
-        for change in shown
+        for change in certain
     ]
-    if changes and not shown:
+    if changes and not certain:
         found.append(f"{one['name']}: no difference in the largest gap between models is shown.")
     return found
 
