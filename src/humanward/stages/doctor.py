@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from humanward.config import OFF_POLICY, ClassifierOptions, RunConfig
 from humanward.errors import InputError
+from humanward.models.adapters import refuse_no_adapter
 from humanward.models.loading import (
     fast_bf16_cpu,
     hub_is_unreachable,
@@ -95,8 +96,10 @@ def sizes_of(config: RunConfig) -> ModelSizes:
     read = _config(model.policy, model.revision, trust=model.trust_remote_code)
     adapter = None
     if model.adapter is not None:
+        folder = Path(model.adapter).expanduser()
+        refuse_no_adapter(folder)
         with readable_errors(model.adapter, "adapter"):
-            adapter = peft.PeftConfig.from_pretrained(str(Path(model.adapter).expanduser()))
+            adapter = peft.PeftConfig.from_pretrained(str(folder))
     build = Build(
         read,
         pick_dtype(model.dtype, device),

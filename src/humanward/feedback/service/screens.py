@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -52,14 +53,14 @@ def sign_in_page(request: Request) -> Response:
 def home_page(request: Request) -> Response:
     """One's projects."""
     actor = actor_or_none(request)
-    return _render(request, "home", actor) if actor else _to_sign_in()
+    return _render(request, "home", actor) if actor else _to_sign_in(request)
 
 
 @router.get("/account")
 def account_page(request: Request) -> Response:
     """Password and API tokens."""
     actor = actor_or_none(request)
-    return _render(request, "account", actor) if actor else _to_sign_in()
+    return _render(request, "account", actor) if actor else _to_sign_in(request)
 
 
 @router.get("/projects/{project_id}")
@@ -68,7 +69,7 @@ def project_page(request: Request, project_id: int, screen: str = "") -> Respons
     """A screen of a project, for those whose role allows it."""
     actor = actor_or_none(request)
     if actor is None:
-        return _to_sign_in()
+        return _to_sign_in(request)
     with store_of(request).read() as db:
         project = db.get(Project, project_id) if project_id < 2**62 else None
         role = role_in(db, actor, project_id) if project else None
@@ -77,8 +78,10 @@ def project_page(request: Request, project_id: int, screen: str = "") -> Respons
     return _render(request, screen or "project", actor, project=project, role=role)
 
 
-def _to_sign_in() -> Response:
-    return RedirectResponse("/sign-in", status_code=303)
+def _to_sign_in(request: Request) -> Response:
+    """To the sign-in page, which leads back to where somebody wanted to go."""
+    path = request.url.path
+    return RedirectResponse("/sign-in" if path == "/" else f"/sign-in?next={quote(path)}", status_code=303)
 
 
 def _render(
