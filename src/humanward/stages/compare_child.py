@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from dataclasses import asdict, dataclass
@@ -113,7 +114,10 @@ def peak_gigabytes() -> float | None:
 def _stop_with_the_parent() -> None:
     while os.read(0, 1024):
         pass
-    _thread.interrupt_main()
+    while True:
+        _thread.interrupt_main()
+        # One that arrives inside a callback or an extension's import is swallowed there; tidying up takes less.
+        time.sleep(5)
 
 
 if __name__ == "__main__":
