@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from humanward.config import OFF_POLICY, ON_POLICY
@@ -14,6 +13,7 @@ from humanward.evaluation.compare_pictures import Cloud, frontier_picture, toxic
 from humanward.evaluation.compare_tables import METRICS
 from humanward.evaluation.curves import Figure
 from humanward.evaluation.numerals import plural
+from humanward.evaluation.rendering import render
 
 MANY_PAIRS = 10
 SHAPES = {**dict.fromkeys(ON_POLICY, "circle"), **dict.fromkeys(OFF_POLICY, "square")}
@@ -25,26 +25,8 @@ Cell = dict[str, str]
 
 def render_comparison(content: Content) -> str:
     """The whole page as one string."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("humanward.evaluation", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "number": cells.number,
-        "plain": cells.plain,
-        "percent": cells.percent,
-        "typeset": cells.typeset,
-        "duration": cells.duration,
-    }
-    source = environment.loader
-    assert source is not None
-    style = "".join(source.get_source(environment, name)[0] for name in ("report.css", "compare.css"))
     context = {
         "content": content,
-        "style": Markup(style),
         "styles": styles(content),
         "picture": headline_picture(content),
         "figures": frontier_figures(content),
@@ -59,7 +41,7 @@ def render_comparison(content: Content) -> str:
         "options": option_rows(content),
         "plural": plural,
     }
-    return environment.get_template("compare.html.j2").render(context)
+    return render("compare.html.j2", ("report.css", "compare.css"), context)
 
 
 def styles(content: Content) -> dict[str, str]:

@@ -6,17 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from humanward.config import OFF_POLICY
 from humanward.evaluation import numerals
 from humanward.evaluation.best_of_n import BestOfN, Frontier
 from humanward.evaluation.best_of_n_page import best_of_n_shown
-from humanward.evaluation.cells import bounds, duration, number, percent, plain, typeset
+from humanward.evaluation.cells import bounds, number, percent, plain, typeset
 from humanward.evaluation.curves import Figure, health_curves, reward_curves, training_curves
 from humanward.evaluation.pictures import Whisker, histogram, scatter, whiskers
 from humanward.evaluation.quotes import both_ends, pairs
+from humanward.evaluation.rendering import render
 from humanward.evaluation.rows import EvaluationRow
 from humanward.evaluation.summary import MOVED, Measure, Summary, change_of
 from humanward.evaluation.visible import visible
@@ -39,31 +39,13 @@ def render_page(
 
     ``best_of_n`` sums up ``frontier``; ``alarms`` are shown as a table instead of among the warnings.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("humanward.evaluation", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "number": number,
-        "plain": plain,
-        "percent": percent,
-        "typeset": typeset,
-        "duration": duration,
-    }
     scored, unscored = pairs(rows)
-    source = environment.loader
-    assert source is not None
     context = {
         "report": report,
         "off_policy": report["algorithm"] in OFF_POLICY,
         "rewarded": report["reward_model"] is not None or report["algorithm"] not in OFF_POLICY,
         "summary": summary,
         "moved": MOVED,
-        "style": Markup(source.get_source(environment, "report.css")[0]),
-        "script": Markup(source.get_source(environment, "report.js")[0]),
         "headline_words": headline(report["verdict"]),
         "headline_picture": headline_picture(summary),
         "measures": measure_rows(summary),
@@ -84,7 +66,7 @@ def render_page(
         "listed": both_ends(scored, ALL - len(unscored[:ALL])) + unscored[:ALL],
         "config_toml": visible(config_toml),
     }
-    return environment.get_template("report.html.j2").render(context)
+    return render("report.html.j2", ("report.css",), context, script="report.js")
 
 
 def headline(verdict: str) -> Markup:

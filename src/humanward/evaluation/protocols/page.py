@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from humanward.evaluation import cells
 from humanward.evaluation.curves import Figure
 from humanward.evaluation.numerals import plural
 from humanward.evaluation.pictures import Whisker, whiskers
 from humanward.evaluation.protocols.words import bounds, sure, value_words
 from humanward.evaluation.quotes import quote
+from humanward.evaluation.rendering import render
 
 Content = Mapping[str, Any]
 MANY_GROUPS = 12
@@ -21,31 +19,13 @@ MANY_GROUPS = 12
 
 def render_evaluation(content: Content) -> str:
     """The whole page as one string."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("humanward.evaluation", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "number": cells.number,
-        "plain": cells.plain,
-        "percent": cells.percent,
-        "typeset": cells.typeset,
-    }
-    source = environment.loader
-    assert source is not None
-    names = ("report.css", "compare.css", "evaluate.css")
-    style = "".join(source.get_source(environment, name)[0] for name in names)
     context = {
         "content": content,
-        "style": Markup(style),
         "styles": styles(content),
         "sets": [set_section(one, content) for one in content["sets"]],
         "plural": plural,
     }
-    return environment.get_template("evaluate.html.j2").render(context)
+    return render("evaluate.html.j2", ("report.css", "compare.css", "evaluate.css"), context)
 
 
 def styles(content: Content) -> dict[str, str]:
