@@ -19,7 +19,8 @@ import torch
 from memory_shapes import prompt_of
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from humanward.config import LoraConfig, ModelConfig, PPOConfig, SamplingConfig
+from humanward.algorithm_config import PPOConfig
+from humanward.config import LoraConfig, ModelConfig, SamplingConfig
 from humanward.models.base import SharedBase
 from humanward.models.heads import ScoreHead, ValueHead
 from humanward.models.loading import load_model

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from humanward.config import ALGORITHMS, RunConfig, load_config, options_of, parse_config
+from humanward.algorithm_config import ALGORITHMS, options_of
+from humanward.config import RunConfig, load_config, parse_config
 from humanward.errors import InputError
 
 

@@ -13,7 +13,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "humanward"
 
-PLAIN = {"errors", "records", "rows", "section", "reward_config", "config", "prompts", "preferences", "labels"}
+PLAIN = {
+    "errors",
+    "records",
+    "rows",
+    "section",
+    "algorithm_config",
+    "reward_config",
+    "config",
+    "prompts",
+    "preferences",
+    "labels",
+}
 PURE_MATHS = {"rl.ops", "rl.kl", "rl.advantages", "rl.losses", "rl.rewards", "rl.alarms"}
 
 # The longest matching name decides. A part may always import itself.
@@ -27,11 +38,31 @@ MAY_SEE: dict[str, set[str]] = {
     "alarm": set(),
     "demo": PLAIN,
     "feedback": PLAIN | {"run_dir"},
-    "models": {"config", "demo", "records", "errors", "distributed"},
-    "reward": {"models", "preferences", "config", "reward_config", "records", "errors", "distributed"},
+    "models": {"config", "algorithm_config", "demo", "records", "errors", "distributed"},
+    "reward": {
+        "models",
+        "preferences",
+        "config",
+        "algorithm_config",
+        "reward_config",
+        "records",
+        "errors",
+        "distributed",
+    },
     **{name: PURE_MATHS | {"distributed", "alarm"} for name in PURE_MATHS},
-    "rl": {"models", "reward", "config", "records", "errors", "distributed", "run_dir", "schedules", "alarm"},
-    "offline": {"models", "preferences", "config", "records", "errors", "schedules", "alarm"},
+    "rl": {
+        "models",
+        "reward",
+        "config",
+        "algorithm_config",
+        "records",
+        "errors",
+        "distributed",
+        "run_dir",
+        "schedules",
+        "alarm",
+    },
+    "offline": {"models", "preferences", "config", "algorithm_config", "records", "errors", "schedules", "alarm"},
     "evaluation": PLAIN | {"models", "reward", "run_dir"},
     "serving": PLAIN | {"models", "run_dir"},
     "stages": PLAIN

@@ -23,7 +23,8 @@ import torch
 from settings import HERE, MODEL, PEER_OF, peer_python
 
 from humanward import demo
-from humanward.config import PPOConfig, parse_config
+from humanward.algorithm_config import PPOConfig
+from humanward.config import parse_config
 from humanward.models.tokens import make_tokens
 from humanward.offline.losses import dpo_loss
 from humanward.rl.advantages import generalized_advantages, returns_of

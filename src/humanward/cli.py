@@ -14,7 +14,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from humanward import __version__
-from humanward.config import ALGORITHMS, RunConfig, load_config, parse_config
+from humanward.algorithm_config import ALGORITHMS
+from humanward.config import RunConfig, load_config, parse_config
 from humanward.demo.cli import app as demo_app
 from humanward.errors import InputError
 from humanward.feedback.collect import collect, users_app

@@ -13,15 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from humanward.config import (
-    ALGORITHM_SECTIONS,
-    ALGORITHMS,
-    DEFAULTS_OF,
-    RunConfig,
-    load_config,
-    options_of,
-    parse_config,
-)
+from humanward.algorithm_config import ALGORITHM_SECTIONS, ALGORITHMS, DEFAULTS_OF, options_of
+from humanward.config import RunConfig, load_config, parse_config
 from humanward.errors import InputError, writing
 
 CONFIG, METRICS, STAGES, MODELS = "config.toml", "metrics.jsonl", "stages.json", "models.json"

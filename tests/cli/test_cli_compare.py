@@ -418,7 +418,8 @@ def test_tables_of_the_file_name_the_algorithms_and_what_differs(tiny: Path, tmp
 
 
 def test_the_default_is_the_quickstart_by_algorithm() -> None:
-    from humanward.config import ON_POLICY, parse_config
+    from humanward.algorithm_config import ON_POLICY
+    from humanward.config import parse_config
     from humanward.stages.compare_plan import read_plan
     from humanward.stages.quickstart import quickstart_values
 

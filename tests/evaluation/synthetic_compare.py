@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from humanward.config import OFF_POLICY, ON_POLICY
+from humanward.algorithm_config import OFF_POLICY, ON_POLICY
 from humanward.evaluation.best_of_n import Frontier, PromptAnswers
 from humanward.evaluation.compare import ComparisonInputs, build_comparison
 from humanward.evaluation.compare_page import render_comparison

@@ -17,7 +17,8 @@ from gate.optimum import END, HISTORIES, LONGEST, RESPONSES, Distance, Problem, 
 from gate.tabular import BETA, REWARDS, tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from humanward.config import LoraConfig, PPOConfig, SamplingConfig
+from humanward.algorithm_config import PPOConfig
+from humanward.config import LoraConfig, SamplingConfig
 from humanward.models.base import SharedBase
 from humanward.models.loading import finish_loading
 from humanward.models.tokens import Tokens

@@ -20,7 +20,8 @@ from torch import nn
 from transformers import DynamicCache, PretrainedConfig, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from humanward.config import PPOConfig, SamplingConfig
+from humanward.algorithm_config import PPOConfig
+from humanward.config import SamplingConfig
 from humanward.models.base import SharedBase
 from humanward.models.loading import finish_loading
 from humanward.models.tokens import Tokens

@@ -11,7 +11,7 @@ import torch
 from models import tiny
 
 from humanward.alarm import Alarm
-from humanward.config import OfflineConfig
+from humanward.algorithm_config import OfflineConfig
 from humanward.models.base import SharedBase
 from humanward.models.chunks import length_chunks
 from humanward.offline import data

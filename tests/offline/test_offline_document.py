@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from humanward.config import OFF_POLICY, OfflineConfig, options_of
+from humanward.algorithm_config import OFF_POLICY, OfflineConfig, options_of
 from humanward.offline import alarms
 
 ROOT = Path(__file__).resolve().parents[2]

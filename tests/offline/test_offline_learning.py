@@ -7,7 +7,7 @@ from models import tiny
 from offline.offline_checks import groups_of
 from reward.test_reward_model import preferences
 
-from humanward.config import OfflineConfig
+from humanward.algorithm_config import OfflineConfig
 from humanward.models.sampling import sample
 from humanward.offline.trainer import OfflineTrainer
 from humanward.records import Prompt

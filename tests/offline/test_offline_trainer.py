@@ -12,7 +12,8 @@ from models import tiny
 from offline import offline_checks as checks
 from offline.offline_checks import ALGORITHMS, make_trainer, preferences
 
-from humanward.config import LoraConfig, OfflineConfig
+from humanward.algorithm_config import OfflineConfig
+from humanward.config import LoraConfig
 from humanward.offline import data
 from humanward.offline.trainer import NonFiniteError, OfflineTrainer
 from humanward.records import Preference, Prompt

@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 from models import tiny
 
-from humanward.config import PPOConfig
+from humanward.algorithm_config import PPOConfig
 from humanward.models.micro_batches import MicroBatches
 from humanward.models.tokens import Tokens
 from humanward.records import Prompt

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rl.checks import WANTED, make_trainer, numbers, step
 
-from humanward.config import PPOConfig
+from humanward.algorithm_config import PPOConfig
 from humanward.rl.advantages import group_relative_advantages, leave_one_out_advantages
 from humanward.rl.rollouts import estimate_advantages
 

@@ -14,7 +14,7 @@ from models import tiny
 from rl import checks
 from rl.checks import make_trainer, step
 
-from humanward.config import PPOConfig
+from humanward.algorithm_config import PPOConfig
 from humanward.models.tokens import make_tokens
 from humanward.rl import losses
 from humanward.rl.rollouts import Episodes, Rollout, build_rollout

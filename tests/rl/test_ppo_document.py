@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from humanward.config import PPOConfig
+from humanward.algorithm_config import PPOConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "ppo.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from humanward.config import PPOConfig
+from humanward.algorithm_config import PPOConfig
 from humanward.models.tokens import make_tokens
 from humanward.rl.rewards import final_scores, token_rewards
 from humanward.rl.rollouts import Episodes, build_rollout

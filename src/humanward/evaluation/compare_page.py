@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from humanward.config import OFF_POLICY, ON_POLICY
+from humanward.algorithm_config import OFF_POLICY, ON_POLICY
 from humanward.evaluation import cells
 from humanward.evaluation.compare_pictures import Cloud, frontier_picture, toxicity_picture
 from humanward.evaluation.compare_tables import METRICS

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from humanward.config import OFF_POLICY, ON_POLICY
+from humanward.algorithm_config import OFF_POLICY, ON_POLICY
 from humanward.evaluation.checks import MIN_PROMPTS, independence_warnings
 from humanward.evaluation.numerals import decimal, p_words, percent, plain, plural
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from humanward.config import OFF_POLICY
+from humanward.algorithm_config import OFF_POLICY
 from humanward.evaluation import numerals
 from humanward.evaluation.best_of_n import BestOfN, Frontier
 from humanward.evaluation.best_of_n_page import best_of_n_shown

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from humanward.config import OFF_POLICY, ON_POLICY, LoraConfig, RunConfig
+from humanward.algorithm_config import OFF_POLICY, ON_POLICY
+from humanward.config import LoraConfig, RunConfig
 from humanward.models.chunks import CHUNK_TOKENS
 
 FLOAT32 = 4

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from humanward.config import OfflineConfig
+from humanward.algorithm_config import OfflineConfig
 from humanward.offline.data import Demonstrations, Group, Labelled, Pairs
 from humanward.offline.losses import dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss, sft_loss
 

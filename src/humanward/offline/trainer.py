@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from humanward.alarm import Alarm
-from humanward.config import OfflineConfig
+from humanward.algorithm_config import OfflineConfig
 from humanward.models.base import SharedBase
 from humanward.models.chunks import ChunkBudget, extent, length_chunks
 from humanward.offline import alarms

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from humanward.config import PPOConfig, SamplingConfig
+from humanward.algorithm_config import PPOConfig
+from humanward.config import SamplingConfig
 from humanward.models.base import SharedBase
 from humanward.models.heads import ValueHead
 from humanward.models.micro_batches import MicroBatches

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from humanward.config import PPOConfig, SamplingConfig
+from humanward.algorithm_config import PPOConfig
+from humanward.config import SamplingConfig
 from humanward.distributed import all_reduce_sum
 from humanward.models.base import SharedBase
 from humanward.models.heads import ValueHead

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from humanward import __version__
-from humanward.config import ON_POLICY, RunConfig
+from humanward.algorithm_config import ON_POLICY
+from humanward.config import RunConfig
 
 
 def model_card(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from humanward.config import OFF_POLICY, ON_POLICY
+from humanward.algorithm_config import OFF_POLICY, ON_POLICY
 from humanward.stages.best_of_n import align_best_of_n
 from humanward.stages.context import Run
 from humanward.stages.off_policy import align_off_policy

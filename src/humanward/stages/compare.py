@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from humanward.config import ALGORITHMS, OFF_POLICY, RunConfig
+from humanward.algorithm_config import ALGORITHMS, OFF_POLICY
+from humanward.config import RunConfig
 from humanward.errors import InputError, writing
 from humanward.progress import Reporter
 from humanward.run_dir import STAGES, open_run, write_text

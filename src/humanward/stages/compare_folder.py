@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from humanward.config import ALGORITHM_SECTIONS, ALGORITHMS, OFF_POLICY, RunConfig, load_config
+from humanward.algorithm_config import ALGORITHM_SECTIONS, ALGORITHMS, OFF_POLICY
+from humanward.config import RunConfig, load_config
 from humanward.errors import InputError, writing
 from humanward.evaluation.compare_tables import RunResult, State
 from humanward.evaluation.rows import read_rows

@@ -10,16 +10,8 @@ from typing import Any
 
 import tomli_w
 
-from humanward.config import (
-    ALGORITHM_SECTIONS,
-    ALGORITHMS,
-    ON_POLICY,
-    RunConfig,
-    options_of,
-    override,
-    parse_config,
-    read_toml,
-)
+from humanward.algorithm_config import ALGORITHM_SECTIONS, ALGORITHMS, ON_POLICY, options_of
+from humanward.config import RunConfig, override, parse_config, read_toml
 from humanward.errors import InputError
 from humanward.stages.quickstart import quickstart_values
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from transformers import AutoConfig, AutoTokenizer
 
-from humanward.config import OFF_POLICY, ClassifierOptions, RunConfig
+from humanward.algorithm_config import OFF_POLICY
+from humanward.config import ClassifierOptions, RunConfig
 from humanward.errors import InputError
 from humanward.models.adapters import refuse_no_adapter
 from humanward.models.loading import (

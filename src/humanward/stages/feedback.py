@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from humanward.config import OFF_POLICY
+from humanward.algorithm_config import OFF_POLICY
 from humanward.errors import InputError
 from humanward.feedback import files
 from humanward.feedback.extra import need_collect

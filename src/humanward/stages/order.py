@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from humanward.config import OFF_POLICY, RunConfig
+from humanward.algorithm_config import OFF_POLICY
+from humanward.config import RunConfig
 
 ORDER = ("prompts", "sample", "feedback", "reward", "align", "evaluate")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from humanward.config import ALGORITHMS, OFF_POLICY, ON_POLICY
+from humanward.algorithm_config import ALGORITHMS, OFF_POLICY, ON_POLICY
 from humanward.errors import InputError
 
 # A strong KL penalty and few steps: the demo's answers are short, and variety goes long before toxicity stops falling

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from humanward.alarm import Alarm
-from humanward.config import OFF_POLICY, ON_POLICY, RunConfig
+from humanward.algorithm_config import OFF_POLICY, ON_POLICY
+from humanward.config import RunConfig
 from humanward.evaluation.best_of_n import Frontier, read_frontier
 from humanward.evaluation.checks import independence_warnings
 from humanward.evaluation.report import ReportInputs, write_report

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from humanward.config import OFF_POLICY, ON_POLICY, RunConfig
+from humanward.algorithm_config import OFF_POLICY, ON_POLICY
+from humanward.config import RunConfig
 from humanward.models.base import SharedBase
 from humanward.models.tokens import Tokens
 from humanward.records import Completion, Prompt, read_jsonl
