@@ -152,7 +152,7 @@ def quality(project_id: Id, request: Request, store: TheStore, actor: Me) -> dic
 def _review(db: Session, task: Task) -> ReviewReply:
     project = db.get_one(Project, task.project_id)
     order = answers.letters_of(task)
-    prompt, shown = prompt_and_answers(db, task.project_id, task.prompt_id, order)
+    prompt, shown = prompt_and_answers(db, task.project_id, task.id, order)
     opinions = [_opinion(db, row, order, project) for row in review.submissions_of(db, task)]
     flags = db.execute(select(Flag, User.name).join(User, User.id == Flag.user_id).where(Flag.task_id == task.id))
     letter = dict(zip(order, answers.LETTERS, strict=False))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from sqlalchemy import func, select
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from humanward.feedback.service.auth import Me, TheStore
+from humanward.feedback.service.lane import in_lane
 from humanward.feedback.service.schemas import (
     ClaimReply,
     DraftBody,
@@ -42,48 +44,54 @@ from humanward.feedback.store.models import (
 )
 from humanward.feedback.store.people import require
 from humanward.feedback.store.session import Store
-from humanward.feedback.store.transfer import to_prompt
 
 router = APIRouter(tags=["labelling"])
 
 
-@router.post("/projects/{project_id}/claim")
-def claim(project_id: Id, store: TheStore, actor: Me) -> ClaimReply:
+@router.post("/projects/{project_id}/claim", response_model=ClaimReply)
+async def claim(project_id: Id, request: Request) -> Response:
     """The task that one holds a lease on, or else a lease on the next; ``task`` is null when none is left."""
-    own = tasks.claim(store, actor, project_id)
-    if own is None:
-        return ClaimReply(task=None)
-    with store.read() as db:
-        return ClaimReply(task=_view(db, store, own))
+
+    def work(store: Store, actor: Actor) -> ClaimReply:
+        own = tasks.claim(store, actor, project_id)
+        return ClaimReply(task=own and _view(store, own))
+
+    return await in_lane(request, work)
 
 
 @router.get("/tasks/{task_id}")
 def get_task(task_id: str, store: TheStore, actor: Me) -> TaskReply:
     """A task that one was given, whatever became of it: to go on, to look back, to edit."""
     with store.read() as db:
-        return _view(db, store, _own(db, actor, task_id))
+        own = _own(db, actor, task_id)
+    return _view(store, own)
 
 
-@router.post("/tasks/{task_id}/renew")
-def renew(task_id: str, store: TheStore, actor: Me) -> LeaseReply:
+@router.post("/tasks/{task_id}/renew", response_model=LeaseReply)
+async def renew(task_id: str, request: Request) -> Response:
     """Extend the lease to its full length; one that ran out is taken again while there is a place."""
-    return _lease(store, tasks.renew(store, actor, task_id))
+    return await in_lane(request, lambda store, actor: _lease(store, tasks.renew(store, actor, task_id)))
 
 
-@router.put("/tasks/{task_id}/draft")
-def save_draft(task_id: str, body: DraftBody, store: TheStore, actor: Me) -> LeaseReply:
+@router.put("/tasks/{task_id}/draft", response_model=LeaseReply)
+async def save_draft(task_id: str, body: DraftBody, request: Request) -> Response:
     """Keep an unfinished answer (any JSON object) and renew the lease."""
     try:
         json.dumps(body.draft, allow_nan=False)
     except (ValueError, RecursionError):
         raise invalid("draft", "holds a number that JSON has not, or is nested too deeply") from None
-    return _lease(store, tasks.save_draft(store, actor, task_id, body.draft))
+    return await in_lane(
+        request, lambda store, actor: _lease(store, tasks.save_draft(store, actor, task_id, body.draft))
+    )
 
 
-@router.post("/tasks/{task_id}/submit")
-def submit(task_id: str, body: SubmitBody, store: TheStore, actor: Me) -> ReceiptReply:
+@router.post("/tasks/{task_id}/submit", response_model=ReceiptReply)
+async def submit(task_id: str, body: SubmitBody, request: Request) -> Response:
     """Send the answer, or a new revision of it."""
-    return ReceiptReply.model_validate(answers.submit(store, actor, task_id, to_answer(body)), from_attributes=True)
+    answer = to_answer(body)
+    return await in_lane(
+        request, lambda store, actor: ReceiptReply(**asdict(answers.submit(store, actor, task_id, answer)))
+    )
 
 
 @router.post("/tasks/{task_id}/skip")
@@ -158,19 +166,25 @@ def to_answer(body: SubmitBody) -> answers.Answer:
     )
 
 
+_PROMPT = (
+    select(PromptRow.text, PromptRow.messages)
+    .join(Task, (Task.project_id == PromptRow.project_id) & (Task.prompt_id == PromptRow.id))
+    .where(Task.id == bindparam("task"))
+)
+_TEXTS = select(CompletionRow.id, CompletionRow.text).where(
+    CompletionRow.project_id == bindparam("project"), CompletionRow.id.in_(bindparam("order", expanding=True))
+)
+
+
 def prompt_and_answers(
-    db: Session, project_id: int, prompt_id: str, order: list[str]
+    db: Session | Connection, project_id: int, task_id: str, order: list[str]
 ) -> tuple[list[MessageReply], list[ShownAnswer]]:
     """The chat, and the answers with their letters; no model names."""
-    prompt = to_prompt(db.get_one(PromptRow, (project_id, prompt_id)))
-    rows = db.execute(
-        select(CompletionRow.id, CompletionRow.text).where(
-            CompletionRow.project_id == project_id, CompletionRow.id.in_(order)
-        )
-    )
-    texts = {row.id: row.text for row in rows}
+    prompt = db.execute(_PROMPT, {"task": task_id}).one()
+    texts = {row.id: row.text for row in db.execute(_TEXTS, {"project": project_id, "order": order})}
+    chat = prompt.messages or [{"role": "user", "content": prompt.text}]
     return (
-        [MessageReply(role=m.role, content=m.content) for m in prompt.as_messages()],
+        [MessageReply(role=message["role"], content=message["content"]) for message in chat],
         [ShownAnswer(label=label, text=texts[c]) for label, c in zip(answers.LETTERS, order, strict=False)],
     )
 
@@ -199,26 +213,30 @@ def _own(db: Session, actor: Actor, task_id: str) -> Assignment:
     return own
 
 
-def _view(db: Session, store: Store, own: Assignment) -> TaskReply:
-    task = db.get_one(Task, own.task_id)
-    prompt, shown = prompt_and_answers(db, task.project_id, task.prompt_id, own.shown_order)
-    last = None
+def _view(store: Store, own: Assignment) -> TaskReply:
+    with store.glance() as connection:
+        prompt, shown = prompt_and_answers(connection, own.project_id, own.task_id, own.shown_order)
+    last, submitted = None, None
     if own.submitted_at is not None:
-        last = db.scalar(
-            select(Submission)
-            .where(Submission.task_id == task.id, Submission.user_id == own.user_id, Submission.kind == "answer")
-            .order_by(Submission.revision.desc())
-            .limit(1)
-        )
-    project = db.get_one(Project, task.project_id)
+        with store.read() as db:
+            last = db.scalar(
+                select(Submission)
+                .where(
+                    Submission.task_id == own.task_id, Submission.user_id == own.user_id, Submission.kind == "answer"
+                )
+                .order_by(Submission.revision.desc())
+                .limit(1)
+            )
+            if last is not None:
+                submitted = judgements_of(db, last, own.shown_order, db.get_one(Project, own.project_id))
     return TaskReply(
         **_lease(store, own).model_dump(),
-        project_id=task.project_id,
+        project_id=own.project_id,
         prompt=prompt,
         answers=shown,
         draft=own.draft,
         draft_at=own.draft_at,
-        submitted=judgements_of(db, last, own.shown_order, project) if last else None,
+        submitted=submitted,
         comment=last.comment if last else "",
         revision=last.revision if last else 0,
     )

@@ -37,18 +37,14 @@ def actor_or_none(request: Request) -> Actor | None:
     cookie = cookie_of(request)
     if not cookie:
         return None
-    store = store_of(request)
-    with store.read() as db:
-        return actor_of_cookie(db, store, cookie)
+    return actor_of_cookie(store_of(request), cookie)
 
 
 def signed_in(request: Request) -> Actor:
     """Who asks; raises RefusedError 401 without a valid cookie or token, 403 for a change without its CSRF token."""
-    store = store_of(request)
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     if kind:
-        with store.read() as db:
-            actor = actor_of_token(db, store, secret.strip()) if kind.lower() == "bearer" else None
+        actor = actor_of_token(store_of(request), secret.strip()) if kind.lower() == "bearer" else None
         if actor is None:
             raise RefusedError(
                 401, "bad_token", "authorization: this token is unknown, revoked or over; make a new one"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -21,7 +21,7 @@ from humanward.feedback.store.audit import Actor, record
 from humanward.feedback.store.errors import conflict, invalid, not_found
 from humanward.feedback.store.models import Assignment, Project, RankingRow, RatingRow, Submission, Task
 from humanward.feedback.store.people import require
-from humanward.feedback.store.projects import criteria_of
+from humanward.feedback.store.projects import names_of_criteria
 from humanward.feedback.store.session import Store
 from humanward.feedback.store.settling import judge_task, recount, task_rankings
 from humanward.feedback.store.tasks import own_assignment, person, reserve
@@ -96,61 +96,67 @@ def _once(store: Store, actor: Actor, task_id: str, answer: Answer, kind: str) -
     raise AssertionError("unreachable")
 
 
+_KNOWN = select(
+    Submission.body_hash,
+    Submission.kind,
+    Submission.id.label("submission_id"),
+    Submission.task_id,
+    Submission.revision,
+    Submission.late,
+    Submission.over_quota,
+    Submission.created_at,
+).where(Submission.user_id == bindparam("user"), Submission.client_id == bindparam("client"))
+_ADD_SUBMISSION = insert(Submission.__table__).returning(Submission.__table__.c.id)  # type: ignore[arg-type]
+_ADD_RANKINGS = insert(RankingRow.__table__).inline()  # type: ignore[arg-type]
+_ADD_RATINGS = insert(RatingRow.__table__).inline()  # type: ignore[arg-type]
+
+
 def _keep(store: Store, actor: Actor, task_id: str, answer: Answer, kind: str) -> Receipt:
     now = store.now()
     with store.write() as db:
         project, task, order, own = _subject(db, actor, task_id, kind)
-        known = db.scalar(
-            select(Submission).where(Submission.user_id == person(actor), Submission.client_id == answer.client_id)
-        )
+        known = db.execute(_KNOWN, {"user": person(actor), "client": answer.client_id}).first()
         hashed = answer.body_hash()
         if known is not None:
             if known.body_hash != hashed or known.task_id != task_id or known.kind != kind:
                 raise conflict(
                     "client_id_used", "client_id: came with another body before; make a new id for a new answer"
                 )
-            return _receipt(known)
+            return Receipt(*known[2:])
         if project.archived:
             raise conflict("archived", f"project {project.name}: is archived; nothing is judged any more")
-        check_answer(answer, [c.name for c in criteria_of(db, project.id)], project, len(order))
+        names = names_of_criteria(db, project.id)
+        check_answer(answer, names, project, len(order))
         revision = 1
         if own is None or own.submitted_at is not None:
             before = select(func.max(Submission.revision)).where(
                 Submission.task_id == task_id, Submission.user_id == person(actor), Submission.kind == kind
             )
             revision += db.scalar(before) or 0
-        submission = Submission(
-            project_id=project.id,
-            task_id=task_id,
-            user_id=person(actor),
-            kind=kind,
-            revision=revision,
-            client_id=answer.client_id,
-            body_hash=hashed,
-            seconds_spent=answer.seconds_spent,
-            comment=answer.comment,
-            late=False,
-            over_quota=False,
-            created_at=now,
-        )
+        late = over_quota = False
         if kind == "answer":
-            _settle_assignment(task, own, submission, now)
-        db.add(submission)
-        db.flush()
+            late, over_quota = _settle_assignment(task, own, now)
+        submission: dict[str, Any] = {
+            "project_id": project.id,
+            "task_id": task_id,
+            "user_id": person(actor),
+            "kind": kind,
+            "revision": revision,
+            "client_id": answer.client_id,
+            "body_hash": hashed,
+            "seconds_spent": answer.seconds_spent,
+            "comment": answer.comment,
+            "late": late,
+            "over_quota": over_quota,
+            "created_at": now,
+        }
+        submission["id"] = number = db.scalar(_ADD_SUBMISSION, submission)
         _store_judgements(db, project, task, order, actor, answer, submission)
-        _settle_task(db, project, task, submission)
-        record(
-            db,
-            now,
-            actor,
-            f"{kind}.{'submit' if revision == 1 else 'revise'}",
-            task_id,
-            project.id,
-            submission=submission.id,
-            revision=revision,
-            late=submission.late,
-        )
-        return _receipt(submission)
+        _settle_task(db, project, task, kind, revision)
+        action = f"{kind}.{'submit' if revision == 1 else 'revise'}"
+        facts = {"submission": number, "revision": revision, "late": late}
+        record(db, now, actor, action, task_id, project.id, **facts)
+        return Receipt(number, task_id, revision, late, over_quota, now)
 
 
 def _subject(db: Session, actor: Actor, task_id: str, kind: str) -> tuple[Project, Task, list[str], Assignment | None]:
@@ -233,77 +239,86 @@ def _check_scores(judgement: Judgement, scale: int, count: int, where: str) -> N
         raise invalid(f"{where}.scores", f"{', '.join(missing)} missing; rate every answer", "not_complete")
 
 
-def _settle_assignment(task: Task, own: Assignment | None, submission: Submission, now: datetime) -> None:
+def _settle_assignment(task: Task, own: Assignment | None, now: datetime) -> tuple[bool, bool]:
+    """Count the answer; returns whether it is late and whether it is beyond the quota."""
     assert own is not None
+    late = over_quota = False
     if own.state != "submitted":
-        submission.late = own.lease_until < now
+        late = own.lease_until < now
         if own.state != "leased" and not own.gold:
             reserve(task, 1)
         if not own.gold:
             task.opinions += 1
-            submission.over_quota = task.opinions > task.quota
+            over_quota = task.opinions > task.quota
     own.state, own.submitted_at, own.draft, own.draft_at = "submitted", now, None, None
+    return late, over_quota
 
 
 def _store_judgements(
-    db: Session, project: Project, task: Task, order: list[str], actor: Actor, answer: Answer, submission: Submission
+    db: Session,
+    project: Project,
+    task: Task,
+    order: list[str],
+    actor: Actor,
+    answer: Answer,
+    submission: Mapping[str, Any],
 ) -> None:
     by_letter = dict(zip(LETTERS, order, strict=False))
-    origin = "collect" if submission.kind == "answer" else "adjudication"
-    created_at = submission.created_at.isoformat(timespec="milliseconds")
+    origin = "collect" if submission["kind"] == "answer" else "adjudication"
+    number = submission["id"]
     common: dict[str, Any] = {
         "project_id": project.id,
         "annotator": actor.name if origin == "collect" else f"{actor.name}{ADJUDICATION}",
         "simulated": False,
-        "created_at": created_at,
+        "created_at": submission["created_at"].isoformat(timespec="milliseconds"),
         "origin": origin,
         "user_id": actor.user_id,
         "task_id": task.id,
-        "submission_id": submission.id,
+        "submission_id": number,
     }
+    rankings, ratings = [], []
     for name, judgement in answer.judgements.items():
         tiers = judgement.tiers or _tiers_of_scores(judgement.scores)
-        db.add(
-            RankingRow(
-                id=content_id(task.id, actor.name, name, origin, str(submission.id)),
-                prompt_id=task.prompt_id,
-                tiers=[[by_letter[letter] for letter in tier] for tier in tiers],
-                none_acceptable=judgement.none_acceptable,
-                criterion=name,
-                shown_order=order,
-                seconds_spent=answer.seconds_spent,
-                **common,
-            )
+        rankings.append(
+            common
+            | {
+                "id": content_id(task.id, actor.name, name, origin, str(number)),
+                "prompt_id": task.prompt_id,
+                "tiers": [[by_letter[letter] for letter in tier] for tier in tiers],
+                "none_acceptable": judgement.none_acceptable,
+                "criterion": name,
+                "shown_order": order,
+                "seconds_spent": answer.seconds_spent,
+            }
         )
         for letter, score in judgement.scores.items():
-            db.add(
-                RatingRow(
-                    id=content_id(task.id, actor.name, name, origin, str(submission.id), letter),
-                    completion_id=by_letter[letter],
-                    criterion=name,
-                    value=(score - 1) / (project.rating_scale - 1),
-                    **common,
-                )
+            ratings.append(
+                common
+                | {
+                    "id": content_id(task.id, actor.name, name, origin, str(number), letter),
+                    "completion_id": by_letter[letter],
+                    "criterion": name,
+                    "value": (score - 1) / (project.rating_scale - 1),
+                }
             )
+    db.execute(_ADD_RANKINGS, rankings)
+    if ratings:
+        db.execute(_ADD_RATINGS, ratings)
 
 
 def _tiers_of_scores(scores: Mapping[str, int]) -> list[list[str]]:
     return [sorted(k for k, s in scores.items() if s == score) for score in sorted(set(scores.values()), reverse=True)]
 
 
-def _settle_task(db: Session, project: Project, task: Task, submission: Submission) -> None:
+def _settle_task(db: Session, project: Project, task: Task, kind: str, revision: int) -> None:
     """How settled the task is now, its turn, and whether it wants more opinions."""
-    db.flush()
-    if submission.kind == "adjudication":
+    if kind == "adjudication":
         task.adjudicated = True
         if task.state == "open":
             task.state, task.available = "done", False
-    elif submission.revision > 1:
+    elif revision > 1:
         # An answer that a reviewer had rejected counts again once it is revised.
+        db.flush()
         recount(db, project, [task.id])
     else:
         judge_task(task, project, task_rankings(db, task))
-
-
-def _receipt(row: Submission) -> Receipt:
-    return Receipt(row.id, row.task_id, row.revision, row.late, row.over_quota, row.created_at)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from humanward.feedback.store.models import AuditRow
@@ -27,22 +27,26 @@ class Actor:
 
 
 TERMINAL = Actor(None, "terminal", owner=True)
+_ADD = insert(AuditRow.__table__).inline()  # type: ignore[arg-type]
 
 
 def record(
     db: Session, at: datetime, actor: Actor, action: str, subject: object, project_id: int | None = None, **detail: Any
 ) -> None:
     """Add a line to the audit log, in the transaction of the change itself."""
-    db.add(
-        AuditRow(
-            at=at,
-            actor_id=actor.user_id,
-            actor=actor.name,
-            action=action,
-            project_id=project_id,
-            subject=str(subject),
-            detail=detail,
-        )
+    # The line may name rows that are new.
+    db.flush()
+    db.execute(
+        _ADD,
+        {
+            "at": at,
+            "actor_id": actor.user_id,
+            "actor": actor.name,
+            "action": action,
+            "project_id": project_id,
+            "subject": str(subject),
+            "detail": detail,
+        },
     )
 
 

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.util import identity_key
 
 from humanward.feedback.store.audit import TERMINAL, Actor, record
 from humanward.feedback.store.errors import RefusedError, conflict, forbidden, invalid, not_found
@@ -211,18 +212,22 @@ def log_in(store: Store, name: str, password: str) -> SignedIn:
         return _start_session(db, store, _user(db, user.id))
 
 
-def actor_of_cookie(db: Session, store: Store, cookie: str) -> Actor | None:
+_OF_COOKIE = (
+    select(User.id, User.name, User.owner)
+    .join(BrowserSession, BrowserSession.user_id == User.id)
+    .where(
+        BrowserSession.token_hash == bindparam("hash"),
+        BrowserSession.revoked_at.is_(None),
+        BrowserSession.expires_at > bindparam("now"),
+        User.disabled.is_(False),
+    )
+)
+
+
+def actor_of_cookie(store: Store, cookie: str) -> Actor | None:
     """Whose browser this is, None when the session is over."""
-    row = db.execute(
-        select(User.id, User.name, User.owner)
-        .join(BrowserSession, BrowserSession.user_id == User.id)
-        .where(
-            BrowserSession.token_hash == digest(cookie),
-            BrowserSession.revoked_at.is_(None),
-            BrowserSession.expires_at > store.now(),
-            User.disabled.is_(False),
-        )
-    ).first()
+    with store.glance() as connection:
+        row = connection.execute(_OF_COOKIE, {"hash": digest(cookie), "now": store.now()}).first()
     return Actor(row.id, row.name, row.owner, "session") if row else None
 
 
@@ -280,18 +285,22 @@ def create_token(
     return row, secret
 
 
-def actor_of_token(db: Session, store: Store, secret: str) -> Actor | None:
+_OF_TOKEN = (
+    select(User.id, User.name, User.owner, ApiToken.project_id)
+    .join(ApiToken, ApiToken.user_id == User.id)
+    .where(
+        ApiToken.token_hash == bindparam("hash"),
+        ApiToken.revoked_at.is_(None),
+        (ApiToken.expires_at.is_(None)) | (ApiToken.expires_at > bindparam("now")),
+        User.disabled.is_(False),
+    )
+)
+
+
+def actor_of_token(store: Store, secret: str) -> Actor | None:
     """Whose key this is, None when it is unknown, revoked or over."""
-    row = db.execute(
-        select(User.id, User.name, User.owner, ApiToken.project_id)
-        .join(ApiToken, ApiToken.user_id == User.id)
-        .where(
-            ApiToken.token_hash == digest(secret),
-            ApiToken.revoked_at.is_(None),
-            (ApiToken.expires_at.is_(None)) | (ApiToken.expires_at > store.now()),
-            User.disabled.is_(False),
-        )
-    ).first()
+    with store.glance() as connection:
+        row = connection.execute(_OF_TOKEN, {"hash": digest(secret), "now": store.now()}).first()
     return Actor(row.id, row.name, row.owner and row.project_id is None, "token", row.project_id) if row else None
 
 
@@ -337,15 +346,22 @@ def require(db: Session, actor: Actor, project_id: int, role: str) -> Project:
     return project
 
 
+_PROJECT_AND_MEMBER = (
+    select(Project, Membership)
+    .outerjoin(Membership, (Membership.project_id == Project.id) & (Membership.user_id == bindparam("user")))
+    .where(Project.id == bindparam("project"))
+)
+
+
 def _project_and_role(db: Session, actor: Actor, project_id: int) -> tuple[Project | None, str | None]:
-    """As ``role_in`` with the project, for most people in one query."""
+    """As ``role_in`` with the project, for most people in one query, or none when both were loaded before."""
     if actor.owner or actor.only_project is not None or actor.user_id is None:
         return db.get(Project, project_id), role_in(db, actor, project_id)
-    found = db.execute(
-        select(Project, Membership)
-        .outerjoin(Membership, (Membership.project_id == Project.id) & (Membership.user_id == actor.user_id))
-        .where(Project.id == project_id)
-    ).first()
+    known = db.identity_map.get(identity_key(Project, project_id))
+    member = db.identity_map.get(identity_key(Membership, (actor.user_id, project_id)))
+    if known is not None and member is not None:
+        return known, member.role
+    found = db.execute(_PROJECT_AND_MEMBER, {"user": actor.user_id, "project": project_id}).first()
     if found is None:
         return None, None
     return found[0], found[1].role if found[1] is not None else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from humanward.errors import InputError
@@ -189,6 +189,14 @@ def check_criteria(criteria: Sequence[CriterionSpec]) -> None:
 def criteria_of(db: Session, project_id: int) -> list[Criterion]:
     """In their order."""
     return list(db.scalars(select(Criterion).where(Criterion.project_id == project_id).order_by(Criterion.position)))
+
+
+_CRITERIA = select(Criterion.name).where(Criterion.project_id == bindparam("project")).order_by(Criterion.position)
+
+
+def names_of_criteria(db: Session, project_id: int) -> list[str]:
+    """In their order; for what runs often, as guidelines are long."""
+    return list(db.scalars(_CRITERIA, {"project": project_id}))
 
 
 def project_named(db: Session, name: str) -> Project | None:

@@ -7,25 +7,31 @@ the middle with "database is locked". On both databases a commit is on the disk 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DisconnectionError, OperationalError
 from sqlalchemy.orm import Session
 
 from humanward.errors import InputError
 
 BUSY_MS = 120_000
 """Longer than a large import takes, so that nobody is told that the database is locked."""
+KEPT_OPEN = 20
+"""Connections that stay open. Those beyond are opened for one request each, which costs as much as the request."""
+IDLE_SECONDS = 30.0
+"""A connection that nobody used for longer is asked whether it still lives before it is used."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -44,6 +50,8 @@ class Store:
         self.engine = _engine(self.url)
         # Writers of this process queue here, first come first served, instead of polling for SQLite's lock.
         self._turn: Any = threading.Lock() if self.sqlite else nullcontext()
+        self._writing = self.engine.execution_options(writes=True)
+        self._glancing = self.engine if self.sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         try:
             _migrate(self.engine)
         except OperationalError as error:
@@ -65,14 +73,16 @@ class Store:
             yield session
 
     @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection for single queries, each of them for itself: on PostgreSQL one round trip, without BEGIN."""
+        with self._glancing.connect() as connection:
+            yield connection
+
+    @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that writes: all of it is on the disk when the block ends, or nothing if it raises."""
         with self._turn, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
-
-    @property
-    def _writing(self) -> Engine:
-        return self.engine.execution_options(writes=True)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -103,12 +113,30 @@ def _parse(text: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=10, max_overflow=40, pool_pre_ping=True)
+        engine = create_engine(url, pool_size=KEPT_OPEN, max_overflow=30)
+        event.listen(engine, "checkin", _on_checkin)
+        event.listen(engine, "checkout", _on_checkout)
+        return engine
     Path(str(url.database)).expanduser().parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, pool_size=10, max_overflow=60, connect_args={"timeout": BUSY_MS / 1000})
+    engine = create_engine(url, pool_size=KEPT_OPEN, max_overflow=50, connect_args={"timeout": BUSY_MS / 1000})
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def _on_checkin(_connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _on_checkout(connection: Any, record: Any, _proxy: Any) -> None:
+    # As pool_pre_ping does, but not before every request.
+    if time.monotonic() - record.info.get("used", time.monotonic()) < IDLE_SECONDS:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.OperationalError as error:
+        raise DisconnectionError("the server closed this connection") from error
 
 
 def _on_connect(connection: Any, _record: Any) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.orm import Session
 
 from humanward.feedback.store.models import Project, RankingRow, Task
-from humanward.feedback.store.projects import criteria_of
+from humanward.feedback.store.projects import names_of_criteria
 from humanward.feedback.store.turns import disagreement, turn
 from humanward.preferences import current_rankings
 from humanward.records import Ranking
 
 Item = TypeVar("Item")
+_FIELDS = {field.name for field in fields(Ranking)}
 
 
 def recount(db: Session, project: Project, task_ids: Sequence[str]) -> None:
@@ -23,7 +25,7 @@ def recount(db: Session, project: Project, task_ids: Sequence[str]) -> None:
 
     An opinion is somebody's, not a simulated annotator's, under a criterion of the project.
     """
-    asked = {criterion.name for criterion in criteria_of(db, project.id)}
+    asked = set(names_of_criteria(db, project.id))
     for some in batches(task_ids, 500):
         rankings: dict[str, list[Ranking]] = {}
         rows = db.scalars(
@@ -65,17 +67,19 @@ def refresh_state(task: Task, project: Project) -> None:
     task.available = task.state == "open" and task.reserved < task.quota
 
 
+_OF_TASK = (
+    select(*(column for column in RankingRow.__table__.columns if column.name in _FIELDS))
+    .where(RankingRow.task_id == bindparam("task"), RankingRow.origin != "adjudication")
+    .order_by(RankingRow.seq)
+)
+
+
 def task_rankings(db: Session, task: Task) -> list[Ranking]:
     """The rankings of a task that are in force, adjudications apart."""
-    rows = db.scalars(
-        select(RankingRow)
-        .where(RankingRow.task_id == task.id, RankingRow.origin != "adjudication")
-        .order_by(RankingRow.seq)
-    )
-    return list(current_rankings(to_ranking(row) for row in rows))
+    return list(current_rankings(to_ranking(row) for row in db.execute(_OF_TASK, {"task": task.id})))
 
 
-def to_ranking(row: RankingRow) -> Ranking:
+def to_ranking(row: RankingRow | Row[Any]) -> Ranking:
     """The record that a row holds."""
     return Ranking(
         id=row.id,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from humanward.feedback.store import claiming
 from humanward.feedback.store.audit import Actor, record
 from humanward.feedback.store.errors import conflict, forbidden, invalid, not_found
 from humanward.feedback.store.models import Assignment, Flag, Membership, Project, Task
@@ -22,11 +24,6 @@ from humanward.feedback.store.people import require
 from humanward.feedback.store.session import Store
 
 FLAG_REASONS = ("broken", "unsafe", "private", "off-topic", "duplicate", "language", "other")
-TAKEN = ("leased", "submitted", "skipped")
-WINDOW = 500
-"""How many begun tasks are looked at before those that nobody has begun: bounds a claim's time for somebody who works
-alone and has therefore judged most of the begun ones."""
-
 _gold = random.SystemRandom()
 
 
@@ -52,49 +49,26 @@ def _claim(store: Store, actor: Actor, project_id: int) -> Assignment | None:
         project = require(db, actor, project_id, "annotator")
         if project.archived:
             raise conflict("archived", f"project {project.name}: is archived; nothing is judged any more")
-        expire_leases(db, project_id, now)
-        live = db.scalar(
-            select(Assignment).where(
-                Assignment.user_id == user_id, Assignment.project_id == project_id, Assignment.state == "leased"
-            )
-        )
-        if live is not None:
-            return live
-        _ensure_member(db, actor, project_id, now)
-        task = (
-            _next_gold(db, project, user_id)
-            or _next_task(db, project_id, user_id)
-            or _next_gold(db, project, user_id, 1)
-        )
+        held = db.execute(claiming.HELD, {"project": project_id, "user": user_id, "now": now}).all()
+        if any(row.lease_until <= now for row in held):
+            expire_leases(db, project_id, now)
+        for row in held:
+            if row.user_id == user_id and row.lease_until > now:
+                return db.get_one(Assignment, row.id)
+        if actor.owner or actor.only_project is not None:
+            _ensure_member(db, actor, project_id, now)
+        task = _next_gold(db, project, user_id)
+        if task is None:
+            task = claiming.take_next(db, project_id, user_id) or _next_gold(db, project, user_id, 1)
         if task is None:
             return None
-        return _lease(db, project, task, user_id, now)
+        return claiming.lease(db, project, task, user_id, shuffled(task.id, task.completion_ids, user_id), now)
 
 
-def _lease(db: Session, project: Project, task: Task, user_id: int, now: Any) -> Assignment:
-    gold = task.state == "gold"
-    if not gold:
-        reserve(task, 1)
-    own = db.scalar(select(Assignment).where(Assignment.task_id == task.id, Assignment.user_id == user_id))
-    if own is None:
-        own = Assignment(
-            project_id=project.id,
-            task_id=task.id,
-            user_id=user_id,
-            shown_order=shuffled(task, user_id),
-            skip_reason="",
-        )
-        db.add(own)
-    own.state, own.gold = "leased", gold
-    own.claimed_at, own.lease_until = now, now + timedelta(seconds=project.lease_seconds)
-    db.flush()
-    return own
-
-
-def shuffled(task: Task, user_id: int) -> list[str]:
+def shuffled(task_id: str, completion_ids: Sequence[str], user_id: int) -> list[str]:
     """The answers in an order that depends on person and task alone."""
-    seed = hashlib.sha256(f"{user_id}\x1f{task.id}".encode()).digest()
-    order = sorted(task.completion_ids)
+    seed = hashlib.sha256(f"{user_id}\x1f{task_id}".encode()).digest()
+    order = sorted(completion_ids)
     random.Random(int.from_bytes(seed[:8], "big")).shuffle(order)
     return order
 
@@ -128,15 +102,28 @@ def expire_leases(db: Session, project_id: int, now: Any) -> int:
     return len(ended)
 
 
+_LOCKED = select(Task).where(Task.id == bindparam("task")).with_for_update()
+_OWN = (
+    select(Assignment, Project, Membership)
+    .join(Project, Project.id == Assignment.project_id)
+    .outerjoin(
+        Membership, (Membership.project_id == Assignment.project_id) & (Membership.user_id == Assignment.user_id)
+    )
+    .where(Assignment.task_id == bindparam("task"), Assignment.user_id == bindparam("user"))
+)
+
+
 def own_assignment(db: Session, actor: Actor, task_id: str) -> tuple[Project, Task, Assignment]:
     """The actor's assignment of a task, task locked; 404 for anybody else's."""
-    user_id = person(actor)
-    task = db.scalar(select(Task).where(Task.id == task_id).with_for_update())
+    task = db.scalar(_LOCKED, {"task": task_id})
     if task is None:
         raise not_found("task", task_id)
-    own = db.scalar(select(Assignment).where(Assignment.task_id == task_id, Assignment.user_id == user_id))
-    if own is None:
+    # Not in the query above: what it reads beside the locked row may be older than the lock.
+    found = db.execute(_OWN, {"task": task_id, "user": person(actor)}).first()
+    if found is None:
         raise not_found("task", task_id)
+    own, _, _ = found
+    # Project and membership are at hand now, so this asks the database nothing more.
     return require(db, actor, task.project_id, "annotator"), task, own
 
 
@@ -243,37 +230,8 @@ def _ensure_member(db: Session, actor: Actor, project_id: int, now: Any) -> None
         db.add(Membership(user_id=person(actor), project_id=project_id, role="admin", created_at=now))
 
 
-def _mine(user_id: int) -> Any:
-    return (
-        select(Assignment.id)
-        .where(Assignment.task_id == Task.id, Assignment.user_id == user_id, Assignment.state.in_(TAKEN))
-        .exists()
-    )
-
-
-def _next_gold(db: Session, project: Project, user_id: int, share: float | None = None) -> Task | None:
+def _next_gold(db: Session, project: Project, user_id: int, share: float | None = None) -> claiming.Next | None:
     share = project.gold_share if share is None else share
     if not project.gold_share or _gold.random() >= share:
         return None
-    return db.scalar(
-        select(Task)
-        .where(Task.project_id == project.id, Task.state == "gold", ~_mine(user_id))
-        .order_by(Task.position)
-        .limit(1)
-    )
-
-
-def _next_task(db: Session, project_id: int, user_id: int) -> Task | None:
-    free = (Task.project_id == project_id, Task.available.is_(True))
-    begun = select(Task.id).where(*free, Task.turn <= -1).order_by(Task.turn, Task.position).limit(WINDOW).subquery()
-    queries: tuple[Select[Any], ...] = (
-        select(Task).join(begun, begun.c.id == Task.id).where(Task.available.is_(True), ~_mine(user_id)),
-        select(Task).where(*free, Task.turn > -1, ~_mine(user_id)),
-        select(Task).where(*free, ~_mine(user_id)),
-    )
-    for query in queries:
-        ordered = query.order_by(Task.turn, Task.position).limit(1).with_for_update(of=Task, skip_locked=True)
-        task: Task | None = db.scalar(ordered)
-        if task is not None:
-            return task
-    return None
+    return claiming.gold_item(db, project.id, user_id)
