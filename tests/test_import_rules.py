@@ -20,12 +20,13 @@ PLAIN = {
     "section",
     "algorithm_config",
     "reward_config",
+    "monitor_config",
     "config",
     "prompts",
     "preferences",
     "labels",
 }
-PURE_MATHS = {"rl.ops", "rl.kl", "rl.advantages", "rl.losses", "rl.rewards", "rl.alarms"}
+PURE_MATHS = {"rl.ops", "rl.kl", "rl.advantages", "rl.losses", "rl.rewards", "rl.lagrangian", "rl.alarms"}
 
 # The longest matching name decides. A part may always import itself.
 MAY_SEE: dict[str, set[str]] = {
@@ -55,6 +56,7 @@ MAY_SEE: dict[str, set[str]] = {
         "reward",
         "config",
         "algorithm_config",
+        "monitor_config",
         "records",
         "errors",
         "distributed",

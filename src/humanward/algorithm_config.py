@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from humanward.monitor_config import ConstraintConfig, MonitorsConfig
 from humanward.section import Section
 
 Algorithm = Literal["ppo", "rloo", "grpo", "reinforce++", "sft", "dpo", "ipo", "orpo", "kto", "best-of-n"]
@@ -71,6 +72,12 @@ class PPOConfig(Section):
     )
     length_penalty: float = Field(0.0, ge=0, description="subtracted from the score for every token of a response")
     score_clip: float | None = Field(None, gt=0, description="scores are clipped to +- this, after anchoring")
+    bounded: Literal["off", "mean", "prompt"] = Field(
+        "off",
+        description="sigmoid(score - reference) instead of the score; the reference: the mean score of its answers, or "
+        "each of its answers to the same prompt",
+    )
+    reference_samples: int = Field(2, ge=1, description="answers of the reference a prompt, for bounded = 'prompt'")
     anchor_scores: bool = Field(
         True, description="shift and scale scores to mean 0, standard deviation 1 on the reference"
     )
@@ -118,7 +125,7 @@ class BestOfNConfig(Section):
     prompts: int = Field(64, ge=0, description="validation prompts, at most, before on-policy training; 0: no frontier")
 
 
-ALGORITHM_SECTIONS = ("ppo", "offline", "best_of_n")
+ALGORITHM_SECTIONS = ("ppo", "monitors", "constraint", "offline", "best_of_n")
 """Sections whose options belong to some algorithms and not to others."""
 
 DEFAULTS_OF: dict[str, dict[str, dict[str, Any]]] = {
@@ -153,7 +160,12 @@ def options_of(algorithm: str) -> dict[str, frozenset[str]]:
     """The options of ``ALGORITHM_SECTIONS`` that an algorithm uses, by section."""
     best_of_n = frozenset(BestOfNConfig.model_fields)
     if algorithm in ON_POLICY:
-        return {"ppo": frozenset(PPOConfig.model_fields) - _NOT_SHARED[algorithm], "best_of_n": best_of_n}
+        return {
+            "ppo": frozenset(PPOConfig.model_fields) - _NOT_SHARED[algorithm],
+            "monitors": frozenset(MonitorsConfig.model_fields),
+            "constraint": frozenset(ConstraintConfig.model_fields),
+            "best_of_n": best_of_n,
+        }
     if algorithm in OFF_POLICY:
         left_out = {key for key, users in _OFFLINE_ONLY.items() if algorithm not in users}
         return {"offline": frozenset(OfflineConfig.model_fields) - left_out}
@@ -162,7 +174,13 @@ def options_of(algorithm: str) -> dict[str, frozenset[str]]:
 
 def listed(used: dict[str, frozenset[str]]) -> list[str]:
     """``ppo.{steps, ...}`` and so on, as an error shows them."""
-    sections: dict[str, type[Section]] = {"ppo": PPOConfig, "offline": OfflineConfig, "best_of_n": BestOfNConfig}
+    sections: dict[str, type[Section]] = {
+        "ppo": PPOConfig,
+        "monitors": MonitorsConfig,
+        "constraint": ConstraintConfig,
+        "offline": OfflineConfig,
+        "best_of_n": BestOfNConfig,
+    }
     return [
         f"{section}.{{{', '.join(name for name in sections[section].model_fields if name in names)}}}"
         for section, names in used.items()

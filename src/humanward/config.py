@@ -26,6 +26,7 @@ from humanward.algorithm_config import (
     options_of,
 )
 from humanward.errors import InputError
+from humanward.monitor_config import ConstraintConfig, MonitorsConfig
 from humanward.reward_config import KINDS, ClassifierOptions, Label, RewardConfig
 from humanward.section import Section
 
@@ -203,6 +204,8 @@ class RunConfig(Section):
     feedback: FeedbackConfig = FeedbackConfig()
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
+    monitors: MonitorsConfig = MonitorsConfig()
+    constraint: ConstraintConfig = ConstraintConfig()
     offline: OfflineConfig = OfflineConfig()
     best_of_n: BestOfNConfig = BestOfNConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -230,6 +233,7 @@ class RunConfig(Section):
                     f"{section}.{unused[0]} = {getattr(given, unused[0])!r}: {self.algorithm} does not use it; "
                     f"it uses {'; '.join(listed(used))}"
                 )
+        self._watched_rewards()
         longest = self.model.max_prompt_tokens + self.sampling.max_new_tokens
         if self.algorithm in ON_POLICY and self.ppo.micro_batch_tokens < longest:
             raise ValueError(
@@ -264,6 +268,15 @@ class RunConfig(Section):
                 "set algorithm = 'kto' or 'sft', or give rankings"
             )
         return self
+
+    def _watched_rewards(self) -> None:
+        """ValueError where monitors or constraint name the reward that the policy learns from."""
+        for section, given in (("monitors", self.monitors), ("constraint", self.constraint)):
+            if any(source.kind == "trained" for source in given.sources):
+                raise ValueError(
+                    f"{section}.sources: kind = 'trained' is the reward that the policy learns from; name another "
+                    "reward: a classifier, a rule, a function, an endpoint"
+                )
 
     def to_toml(self) -> str:
         """The resolved configuration as TOML, without unset keys (None) and options that the algorithm does not use."""

@@ -138,6 +138,12 @@ class FunctionSource(_Source):
         return function
 
 
+class GoldSource(_Source):
+    """What simulated annotators follow (``feedback.gold`` and its options): to watch a run by, in studies."""
+
+    kind: Literal["gold"]
+
+
 class HttpSource(_Source):
     """A remote endpoint that scores batches of responses by JSON over HTTP."""
 
@@ -174,7 +180,14 @@ class HttpSource(_Source):
 
 
 SourceConfig = Annotated[
-    TrainedSource | ClassifierSource | LengthSource | RegexSource | WordsSource | FunctionSource | HttpSource,
+    TrainedSource
+    | ClassifierSource
+    | LengthSource
+    | RegexSource
+    | WordsSource
+    | FunctionSource
+    | HttpSource
+    | GoldSource,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[_Source]] = {
@@ -185,6 +198,7 @@ KINDS: dict[str, type[_Source]] = {
     "words": WordsSource,
     "function": FunctionSource,
     "http": HttpSource,
+    "gold": GoldSource,
 }
 
 

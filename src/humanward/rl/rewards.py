@@ -25,6 +25,16 @@ def final_scores(
     return scores - length_penalty * lengths
 
 
+def bounded(scores: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    """(B,) in (0, 1): mean over the references of sigmoid(score - reference); ``references`` (B, M) or (M,).
+
+    .5 where a response is as good as the reference; what is far better gains nothing more. Source: Fu et al. 2025,
+    Preference As Reward (arXiv 2502.18770), equation 5, where a reference is an answer of the reference policy to the
+    same prompt.
+    """
+    return torch.sigmoid(scores[:, None] - references).mean(1)
+
+
 def token_rewards(
     scores: torch.Tensor, logprobs: torch.Tensor, ref_logprobs: torch.Tensor, mask: torch.Tensor, *, kl_coef: float
 ) -> torch.Tensor:

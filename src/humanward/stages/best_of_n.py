@@ -92,7 +92,7 @@ def _answers(
     exact = run.config.sampling.model_copy(update={"top_k": 0, "top_p": 1.0})
     drawn = draw(run, role, asked, keys, exact, scorer, seed=run.seed(FRONTIER_SEED), progress=progress)
     judged = run.classifier("judge").score(drawn.prompts, drawn.texts).tolist()
-    kls = [0.0] * len(asked) if role == "reference" else _sequence_kl(run, role, drawn)
+    kls = [0.0] * len(asked) if role == "reference" else sequence_kl(run, role, drawn)
     return [
         PromptAnswers(
             prompt_id=prompt.id,
@@ -106,7 +106,7 @@ def _answers(
     ]
 
 
-def _sequence_kl(run: Run, role: str, drawn: Drawn) -> list[float]:
+def sequence_kl(run: Run, role: str, drawn: Drawn) -> list[float]:
     """sum log p(role) - log p(reference) of each response, nats."""
     base, temperature = run.base(), run.config.sampling.temperature
     found = [0.0] * len(drawn.ids)

@@ -19,7 +19,17 @@ from humanward.reward.model import RewardEnsemble, RewardModel, load_reward_mode
 from humanward.reward.sources import Classifier, Gold
 from humanward.run_dir import RunDir
 
-POLICY_SEED, REWARD_SEED, ROLLOUT_SEED, EVALUATION_SEED, SAMPLE_SEED, FRONTIER_SEED, CRITIC_SEED = range(7)
+(
+    POLICY_SEED,
+    REWARD_SEED,
+    ROLLOUT_SEED,
+    EVALUATION_SEED,
+    SAMPLE_SEED,
+    FRONTIER_SEED,
+    CRITIC_SEED,
+    MONITOR_SEED,
+    REFERENCE_SEED,
+) = range(9)
 
 
 @dataclass

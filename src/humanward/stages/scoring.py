@@ -24,6 +24,7 @@ from humanward.reward.sources import RewardSource, Scored, in_detail
 from humanward.reward_config import (
     ClassifierSource,
     FunctionSource,
+    GoldSource,
     HttpSource,
     LengthSource,
     RegexSource,
@@ -73,20 +74,25 @@ def check_reward(run: Run) -> None:
     reward = run.config.reward
     if reward.source == "classifier":
         run.classifier("reward")
-    for source in reward.sources:
-        if source.kind not in ("trained", "length"):
-            build_source(run, source)
+    for use, sources in (
+        ("reward", reward.sources),
+        ("monitor", run.config.monitors.sources),
+        ("constraint", run.config.constraint.sources),
+    ):
+        for source in sources:
+            if source.kind not in ("trained", "length"):
+                build_source(run, source, use)
 
 
-def build_source(run: Run, source: SourceConfig) -> RewardSource:
-    """One of the combined sources; a new kind gets a case here."""
+def build_source(run: Run, source: SourceConfig, use: str = "reward") -> RewardSource:
+    """One of the combined sources; a new kind gets a case here. ``use`` keeps apart what is called alike."""
     name = source.name or source.kind
     match source:
         case TrainedSource():
             return run.reward_models()
         case ClassifierSource():
             return run.load_classifier(
-                f"reward {name}", source.classifier, source.label, source, source.output, source.revision
+                f"{use} {name}", source.classifier, source.label, source, source.output, source.revision
             )
         case LengthSource():
             length = MEASURES.get(source.per) or (lambda text: len(run.base().response_ids(text, ended=False)))
@@ -99,6 +105,8 @@ def build_source(run: Run, source: SourceConfig) -> RewardSource:
             return PatternRule(word_pattern(words, ignore_case=source.ignore_case), source.measure, name)
         case FunctionSource():
             return FunctionReward(source.function, name)
+        case GoldSource():
+            return run.gold()
         case HttpSource():
             from humanward.reward.remote import RemoteReward
 
