@@ -52,11 +52,12 @@ class Pair(NamedTuple):
     weight: float
     margin: float | None
     tie: bool
+    criterion: str = "overall"
 
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """All pairs of one prompt under one criterion; ``texts`` holds each completion text once."""
+    """All pairs of one prompt, under one criterion or all together; ``texts`` holds each completion text once."""
 
     prompt: Prompt
     texts: tuple[str, ...]
@@ -157,24 +158,28 @@ def check_ranking(
         raise InputError(f"{where}: completion {odd!r} is only one of shown and ranked; rank exactly what was shown")
 
 
-def group_by_prompt(preferences: Iterable[Preference]) -> tuple[PromptPairs, ...]:
+def group_by_prompt(preferences: Iterable[Preference], *, criteria_together: bool = False) -> tuple[PromptPairs, ...]:
     """The pairs by prompt and criterion, in order of first appearance, each completion text once.
 
+    With ``criteria_together`` a prompt is one element whatever its criteria, so that a completion ranked under three of
+    them is encoded once; the element's criterion is then "" where it has several.
     Raises InputError for one prompt id with two contents.
     """
     groups: dict[tuple[str, str], list[Preference]] = {}
     for preference in preferences:
-        groups.setdefault((preference.prompt_id, preference.criterion), []).append(preference)
+        criterion = "" if criteria_together else preference.criterion
+        groups.setdefault((preference.prompt_id, criterion), []).append(preference)
     result = []
-    for (prompt_id, criterion), group in groups.items():
+    for (prompt_id, _), group in groups.items():
         if any(content_key(p.prompt) != content_key(group[0].prompt) for p in group if p.prompt != group[0].prompt):
             raise InputError(f"preferences: prompt id {prompt_id!r} names two different prompts; give each its own id")
         index: dict[str, int] = {}
         for preference in group:
             index.setdefault(preference.chosen, len(index))
             index.setdefault(preference.rejected, len(index))
-        pairs = tuple(Pair(index[p.chosen], index[p.rejected], p.weight, p.margin, p.tie) for p in group)
-        result.append(PromptPairs(group[0].prompt, tuple(index), pairs, criterion))
+        pairs = tuple(Pair(index[p.chosen], index[p.rejected], p.weight, p.margin, p.tie, p.criterion) for p in group)
+        criteria = {p.criterion for p in group}
+        result.append(PromptPairs(group[0].prompt, tuple(index), pairs, criteria.pop() if len(criteria) == 1 else ""))
     return tuple(result)
 
 

@@ -5,6 +5,7 @@ Every kind with an example: docs/rewards.md.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -225,6 +226,23 @@ class RewardConfig(Section):
         "mean", description="the ensemble's score of a response; mean-std: mean - ensemble_lambda * deviation"
     )
     ensemble_lambda: float = Field(1.0, ge=0, description="price of disagreement, for mean-std")
+    train: Literal["adapter", "full"] = Field(
+        "adapter", description="full: all weights of a copy of the base, for the reward model alone"
+    )
+    criteria: dict[str, float] = Field(
+        {}, description="a head for each criterion with its weight in the score; empty: one head for all pairs"
+    )
+    ties: Literal["half", "drop", "davidson", "rao-kupper"] = Field(
+        "half", description="what a tie teaches: a target of 1/2, nothing, or an outcome with a probability of its own"
+    )
+    tie_parameter: float | None = Field(
+        None, gt=0, description="Davidson's nu, or the margin of rao-kupper under which answers tie; None: learned"
+    )
+    margin: float = Field(0.0, ge=0, description="score difference asked of a pair for each unit of its margin")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of the strict pairs taken to be the wrong way")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="training writes where it is this often, and goes on from there; 0: after every step"
+    )
     epochs: int = Field(3, ge=1)
     batch_size: int = Field(16, ge=1, description="prompts in a minibatch, each with all its completions and pairs")
     learning_rate: float = Field(1e-3, gt=0)
@@ -261,6 +279,25 @@ class RewardConfig(Section):
         if self.model is None:
             return f"{self.ensemble_score} of {self.ensemble} reward models trained on {rankings}"
         return self.models[0] if len(self.models) == 1 else f"{self.ensemble_score} of {', '.join(self.models)}"
+
+    @field_validator("criteria")
+    @classmethod
+    def _criteria(cls, criteria: dict[str, float]) -> dict[str, float]:
+        for name, weight in criteria.items():
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of letters, digits, '_', '.' and '-'; rankings name criteria so")
+            if weight == 0 or not math.isfinite(weight):
+                raise ValueError(f"{name} = {weight}: a criterion of that weight decides nothing; leave it out")
+        return criteria
+
+    @model_validator(mode="after")
+    def _ties(self) -> RewardConfig:
+        if self.tie_parameter is not None and self.ties not in ("davidson", "rao-kupper"):
+            raise ValueError(
+                f"tie_parameter={self.tie_parameter}: ties = {self.ties!r} has none; set ties = 'davidson' or "
+                "'rao-kupper'"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -169,7 +169,17 @@ def test_it_comes_back_from_its_folder(trained, tmp_path: Path) -> None:
     model.save(tmp_path, {"accuracy": {"value": 0.9}})
     facts = json.loads((tmp_path / "reward_model.json").read_text())
     assert len(facts.pop("tokenizer_sha256")) == 64
-    assert facts == {"accuracy": {"value": 0.9}, "base": "tiny-llama", "limit": 32, "width": 16}
+    assert facts == {
+        "accuracy": {"value": 0.9},
+        "base": "tiny-llama",
+        "limit": 32,
+        "width": 16,
+        "train": "adapter",
+        "dtype": "float32",
+        "quantization": "none",
+        "temperature": None,
+        "ties": {"model": "half", "parameter": None},
+    }
     again = load_reward_model(tiny.shared_base(), tmp_path)
     pairs = preferences(20, seed=5)
     prompts, texts = [p.prompt for p in pairs], [p.chosen for p in pairs]

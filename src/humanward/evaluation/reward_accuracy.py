@@ -23,12 +23,8 @@ def evaluate_reward(
     constant one gives every answer the same score, so that every pair is a tie and counts one half. Intervals are
     clustered by prompt. Raises InputError when nothing is held out.
     """
+    check_held_out(held_out)
     strict = [p for p in held_out if not p.tie]
-    if len({p.prompt_id for p in strict}) < 2:
-        raise InputError(
-            f"{len(strict)} strict pairs are held out, of fewer than two prompts; rank more prompts, or raise "
-            "reward.validation_fraction"
-        )
     clusters = [p.prompt_id for p in strict]
     texts = list(dict.fromkeys((p.prompt_id, text) for p in strict for text in (p.chosen, p.rejected)))
     prompts = {p.prompt_id: p.prompt for p in strict}
@@ -50,6 +46,16 @@ def evaluate_reward(
         "difference_to_length": difference_as_json(accuracy_difference(right, by_length, clusters, seed=seed)),
         "prompts": len(set(clusters)),
     }
+
+
+def check_held_out(held_out: Sequence[Preference]) -> None:
+    """Raise InputError where there are strict pairs of fewer than two prompts to measure a reward on."""
+    strict = [p for p in held_out if not p.tie]
+    if len({p.prompt_id for p in strict}) < 2:
+        raise InputError(
+            f"{len(strict)} strict pairs are held out, of fewer than two prompts; rank more prompts, or raise "
+            "reward.validation_fraction"
+        )
 
 
 def length_outcomes(pairs: Sequence[Preference]) -> np.ndarray:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import nn
+
+
+class FoldableHead(Protocol):
+    """A reward model's head: however it is anchored and put together, a linear map of the state."""
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(weight (D,), bias ()) of the anchored score."""
+        ...
 
 
 class ValueHead(nn.Module):
@@ -17,11 +27,12 @@ class ValueHead(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def from_score_head(cls, head: ScoreHead) -> ValueHead:
+    def from_score_head(cls, head: FoldableHead) -> ValueHead:
         """A critic that begins by saying what the reward model says, anchored."""
-        made = cls(head.linear.in_features).to(head.linear.weight.device)
-        made.linear.weight.copy_(head.linear.weight / head.scale)
-        made.linear.bias.copy_((head.linear.bias - head.shift) / head.scale)
+        weight, bias = head.folded()
+        made = cls(len(weight)).to(weight.device)
+        made.linear.weight.copy_(weight[None])
+        made.linear.bias.copy_(bias)
         return made
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -58,3 +69,8 @@ class ScoreHead(nn.Module):
             raise ValueError(f"anchoring needs at least two different scores, got {len(scores)}")
         self.shift += scores.mean() * self.scale
         self.scale *= scores.std(correction=0)
+
+    @torch.no_grad()
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(weight (D,), bias ()) of the one linear map that gives the anchored score."""
+        return self.linear.weight[0] / self.scale, (self.linear.bias[0] - self.shift) / self.scale
