@@ -21,15 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 from sqlalchemy import func, select
 
-from humanward.feedback.store import people, projects, tasks
+from humanward.feedback.store import claiming, people, projects, tasks
 from humanward.feedback.store.audit import TERMINAL, Actor
 from humanward.feedback.store.loading import load_files
 from humanward.feedback.store.models import Assignment, Membership, Project, RankingRow, Submission, Task
@@ -107,9 +107,10 @@ def large_import(store: Store, project: Project, folder: Path, completions: int)
     times = []
     cpu = time.process_time()
     for _ in range(50):
+        # The session is closed without a commit, so each finds and reserves the same task.
         with store.read() as db:
             begun = time.perf_counter()
-            task = tasks._next_task(db, project.id, tasks.person(someone))
+            task = claiming.take_next(db, project.id, tasks.person(someone))
             times.append(time.perf_counter() - begun)
         assert task is not None
     cpu = time.process_time() - cpu
@@ -157,9 +158,11 @@ def under_load(
         keys.append(people.create_token(store, someone, "load")[1])
     port = _free_port()
     server = _start(url, port)
-    state = _Load(f"http://127.0.0.1:{port}", project.id, chosen.seconds if kill_after is None else 2 * kill_after)
+    state = _Load(port, project.id, chosen.seconds if kill_after is None else 2 * kill_after)
+    load_before = os.getloadavg()[0]
     try:
-        _wait(state.base, server)
+        _wait(port, server)
+        before = _all_cpu_seconds(server.pid)
         if kill_after is None:
             asyncio.run(state.run(keys))
         else:
@@ -172,21 +175,51 @@ def under_load(
 
             asyncio.run(state.run(keys, at=kill_after, act=kill))
             server = restarted[0]
-        busy = _cpu_seconds(server.pid)
+        busy = _all_cpu_seconds(server.pid)
     finally:
         server.terminate()
         server.wait(20)
-    requests = len(state.claims) + len(state.submits)
+    requests = max(1, len(state.claims) + len(state.submits))
     # What a request costs, whatever else the machine does; after a kill that of the second server alone is known.
-    cost = {"server_cpu_ms_per_request": round(busy * 1000 / max(1, requests), 1)} if kill_after is None else {}
-    return state.report() | cost | audit(store, project, state)
+    cost = {f"{who}_cpu_ms_per_request": round((busy[who] - before[who]) * 1000 / requests, 2) for who in busy}
+    loads = {"load_average_before": round(load_before, 2), "load_average_after": round(os.getloadavg()[0], 2)}
+    return state.report() | (cost if kill_after is None else {}) | loads | audit(store, project, state)
+
+
+class Wire:
+    """One annotator's connection: HTTP/1.1, kept alive. Written out, as a client library would take as much of the two
+    cores as the server.
+    """
+
+    def __init__(self, port: int, key: str) -> None:
+        self.port = port
+        self.head = f"host: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, body: Any) -> tuple[int, bytes]:
+        """Status and content; raises OSError, EOFError or TimeoutError (after 30 s) without an answer."""
+        async with asyncio.timeout(30):
+            if self.streams is None:
+                self.streams = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = self.streams
+            sent = b"" if body is None else json.dumps(body).encode()
+            writer.write(f"POST {path} HTTP/1.1\r\n{self.head}content-length: {len(sent)}\r\n\r\n".encode() + sent)
+            lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+            length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+            return int(lines[0].split()[1]), await reader.readexactly(length)
+
+    def close(self) -> None:
+        """End the connection; the next request opens another."""
+        if self.streams is not None:
+            self.streams[1].close()
+            self.streams = None
 
 
 class _Load:
     """The annotators, and what they saw."""
 
-    def __init__(self, base: str, project_id: int, seconds: float) -> None:
-        self.base, self.project_id, self.seconds = base, project_id, seconds
+    def __init__(self, port: int, project_id: int, seconds: float) -> None:
+        self.port, self.project_id, self.seconds = port, project_id, seconds
         self.claims: list[float] = []
         self.submits: list[float] = []
         self.confirmed: dict[str, int] = {}
@@ -195,19 +228,16 @@ class _Load:
 
     async def run(self, keys: list[str], at: float | None = None, act: Any = None) -> None:
         end = time.monotonic() + self.seconds
-        limits = httpx2.Limits(max_connections=len(keys), max_keepalive_connections=len(keys))
-        async with httpx2.AsyncClient(base_url=f"{self.base}/api/v1", limits=limits, timeout=30) as client:
-            work = [asyncio.create_task(self._annotate(client, key, end, tolerant=at is not None)) for key in keys]
-            if at is not None:
-                await asyncio.sleep(at)
-                await asyncio.to_thread(act)
-            await asyncio.gather(*work)
+        work = [asyncio.create_task(self._annotate(Wire(self.port, key), end, tolerant=at is not None)) for key in keys]
+        if at is not None:
+            await asyncio.sleep(at)
+            await asyncio.to_thread(act)
+        await asyncio.gather(*work)
 
-    async def _annotate(self, client: httpx2.AsyncClient, key: str, end: float, *, tolerant: bool) -> None:
-        headers = {"authorization": f"Bearer {key}"}
+    async def _annotate(self, wire: Wire, end: float, *, tolerant: bool) -> None:
         await asyncio.sleep(secrets.randbelow(500) / 1000)
         while time.monotonic() < end:
-            reply = await self._post(client, f"/projects/{self.project_id}/claim", headers, None, self.claims, tolerant)
+            reply = await self._post(wire, f"/projects/{self.project_id}/claim", None, self.claims, tolerant)
             task = reply and reply["task"]
             if task is None:
                 await asyncio.sleep(0.5)
@@ -221,37 +251,31 @@ class _Load:
             }
             # An annotator whose request got no answer sends it again, as the page does.
             while time.monotonic() < end + 20:
-                sent = await self._post(
-                    client, f"/tasks/{task['task_id']}/submit", headers, body, self.submits, tolerant
-                )
+                sent = await self._post(wire, f"/tasks/{task['task_id']}/submit", body, self.submits, tolerant)
                 if sent is not None:
                     self.confirmed[body["client_id"]] = sent["submission_id"]
                     break
                 await asyncio.sleep(0.5)
+        wire.close()
 
     async def _post(
-        self,
-        client: httpx2.AsyncClient,
-        path: str,
-        headers: dict[str, str],
-        body: Any,
-        times: list[float],
-        tolerant: bool,
+        self, wire: Wire, path: str, body: Any, times: list[float], tolerant: bool
     ) -> dict[str, Any] | None:
         begun = time.perf_counter()
         try:
-            reply = await client.post(path, headers=headers, json=body)
-        except httpx2.TransportError as error:
+            status, content = await wire.post(f"/api/v1{path}", body)
+        except (OSError, EOFError, TimeoutError) as error:
+            wire.close()
             self.refused += 1
             if not tolerant:
                 self.errors.append(f"{path}: {type(error).__name__}")
             return None
         times.append(time.perf_counter() - begun)
-        if reply.status_code != 200:
-            self.errors.append(f"{path}: {reply.status_code} {reply.text[:200]}")
+        if status != 200:
+            self.errors.append(f"{path}: {status} {content[:200]!r}")
             return None
-        content: dict[str, Any] = reply.json()
-        return content
+        found: dict[str, Any] = json.loads(content)
+        return found
 
     def report(self) -> dict[str, Any]:
         """Latencies in milliseconds, throughput, errors."""
@@ -271,7 +295,14 @@ def audit(store: Store, project: Project, state: _Load) -> dict[str, Any]:
     with store.read() as db:
         found = select(Submission.client_id, Submission.id).where(Submission.project_id == project.id)
         kept = {row.client_id: row.id for row in db.execute(found)}
-        rankings = db.scalar(select(func.count()).select_from(RankingRow).where(RankingRow.project_id == project.id))
+        rankings = (
+            select(Submission.id)
+            .outerjoin(RankingRow, RankingRow.submission_id == Submission.id)
+            .where(Submission.project_id == project.id)
+            .group_by(Submission.id)
+            .having(func.count(RankingRow.seq) != 1)
+            .subquery()
+        )
         leases = (
             select(Assignment.task_id, func.count().label("n"))
             .where(Assignment.project_id == project.id, Assignment.state.in_(("leased", "submitted")))
@@ -279,15 +310,16 @@ def audit(store: Store, project: Project, state: _Load) -> dict[str, Any]:
             .subquery()
         )
         held = select(func.count()).select_from(Task).join(leases, leases.c.task_id == Task.id)
-        overshot = db.scalar(held.where(leases.c.n > Task.quota))
-        wrong = db.scalar(held.where(leases.c.n != Task.reserved))
-    return {
-        "confirmed": len(state.confirmed),
-        "lost": sum(kept.get(client_id) != number for client_id, number in state.confirmed.items()),
-        "doubled": (rankings or 0) - len(kept),
-        "tasks_over_quota": overshot,
-        "tasks_miscounted": wrong,
-    }
+        return {
+            "confirmed": len(state.confirmed),
+            "lost": sum(kept.get(client_id) != number for client_id, number in state.confirmed.items()),
+            "without_exactly_one_ranking": db.scalar(select(func.count()).select_from(rankings)),
+            "tasks_with_all_opinions": db.scalar(
+                select(func.count()).where(Task.project_id == project.id, Task.opinions == Task.quota)
+            ),
+            "tasks_over_quota": db.scalar(held.where(leases.c.n > Task.quota)),
+            "tasks_miscounted": db.scalar(held.where(leases.c.n != Task.reserved)),
+        }
 
 
 def _start(url: str, port: int) -> subprocess.Popen[bytes]:
@@ -295,13 +327,13 @@ def _start(url: str, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def _wait(base: str, server: subprocess.Popen[bytes]) -> None:
+def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            httpx2.get(f"{base}/healthz", timeout=5).raise_for_status()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
             return
-        except httpx2.HTTPError:
+        except OSError:
             if time.monotonic() > deadline or server.poll() is not None:
                 raise
             time.sleep(0.2)
@@ -311,6 +343,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _all_cpu_seconds(server: int) -> dict[str, float]:
+    """Of our server, of this process (the annotators) and of PostgreSQL."""
+    database = 0.0
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and (folder / "comm").read_text(encoding="utf-8").strip() == "postgres":
+                database += _cpu_seconds(int(folder.name))
+        except OSError:
+            continue  # It has ended.
+    return {"server": _cpu_seconds(server), "annotators": time.process_time(), "database": database}
 
 
 def _cpu_seconds(process: int) -> float:
