@@ -7,7 +7,7 @@ import torch
 
 from humanward.algorithm_config import PPOConfig
 from humanward.models.tokens import make_tokens
-from humanward.rl.rewards import final_scores, token_rewards
+from humanward.rl.rewards import bounded, final_scores, token_rewards
 from humanward.rl.rollouts import Episodes, build_rollout
 
 MASK = torch.tensor([[True, True, True, False], [True, True, True, True], [True, False, False, False]])
@@ -107,3 +107,13 @@ def test_a_rollout_indexes_and_counts_by_episode() -> None:
     assert len(part) == 2
     assert part.tokens.prompt_ids.tolist() == [[0, 4], [0, 1]]
     assert part.scores.tolist() == [0.5, 1.0]
+
+
+def test_bounded_scores() -> None:
+    """sigmoid(log 3 - 0) = 3/4 and sigmoid(log 3 - log 3) = 1/2, mean 5/8; sigmoid(-log 4) = 1/5 twice."""
+    scores = torch.tensor([3.0, 0.25]).double().log()
+    references = torch.tensor([[1.0, 3.0], [1.0, 1.0]]).double().log()
+    torch.testing.assert_close(bounded(scores, references), torch.tensor([0.625, 0.2]).double(), rtol=1e-6, atol=0)
+    one = bounded(scores, torch.zeros(1).double())
+    torch.testing.assert_close(one, torch.tensor([0.75, 0.2]).double(), rtol=1e-6, atol=0)
+    assert bounded(torch.tensor([1e4, -1e4]), torch.zeros(1)).tolist() == [1.0, 0.0]
