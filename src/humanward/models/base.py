@@ -14,12 +14,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from humanward.config import LoraConfig
 from humanward.errors import InputError
-from humanward.models import states
+from humanward.models import lora_linear, states
 from humanward.models.adapters import (
     notice_of_another_base,
     refuse_no_adapter,
@@ -31,12 +30,10 @@ from humanward.models.checkpointing import checkpoint_layers
 from humanward.models.dora import start_magnitudes_exactly
 from humanward.models.loading import Loaded
 from humanward.models.logprobs import LogitsOf, token_statistics
+from humanward.models.output_head import OutputHead
 from humanward.models.quantization import is_quantized, let_go_of_the_file
 from humanward.models.tokens import Tokens, make_tokens
 from humanward.records import Message, Prompt
-
-FLOAT32_HEAD_LIMIT = 1 << 24
-"""Output matrices up to this many weights multiply in float32 (log-probabilities to 1e-6) even on a bfloat16 base."""
 
 
 class SharedBase:
@@ -269,6 +266,7 @@ class SharedBase:
         # An output matrix with an adapter of its own is no longer the plain matrix that ``logits`` multiplies with.
         if isinstance(self._frozen.get_output_embeddings(), BaseTunerLayer | AuxiliaryTrainingWrapper):
             self._own_head = False
+        lora_linear.install(self._frozen)
         self._switch(self._role)
 
     def _switch(self, name: str) -> None:
@@ -316,11 +314,11 @@ class SharedBase:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., V) from states (..., D), in float32."""
-        weight = self.model.get_output_embeddings().weight
-        bias = getattr(self.model.get_output_embeddings(), "bias", None)
-        if weight.numel() <= FLOAT32_HEAD_LIMIT:
-            return functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
-        return functional.linear(hidden.to(weight.dtype), weight, bias).float()
+        return self._head()(hidden)
+
+    def _head(self) -> OutputHead:
+        head = self.model.get_output_embeddings()
+        return OutputHead(head.weight, getattr(head, "bias", None), self.compute_dtype)
 
     def logprobs(
         self, tokens: Tokens, *, temperature: float = 1.0, entropy: bool = False
@@ -329,7 +327,7 @@ class SharedBase:
         if self._own_head:
             hidden = self.states(tokens)
             source = hidden[:, :-1]
-            logits_of: LogitsOf = self.logits
+            logits_of: LogitsOf = self._head()
         else:
             with self._autocast():
                 hidden, logits = states.own_logits(self.model, tokens)

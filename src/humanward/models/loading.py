@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from humanward import demo
 from humanward.config import ModelConfig
 from humanward.errors import InputError
+from humanward.models import attention
 from humanward.models.quantization import keep_one_format, nf4
 from humanward.models.states import decoder_prefix
 
@@ -222,6 +223,7 @@ def finish_loading(model: Any, tokenizer: Any, name: str) -> Loaded:
         )
     model.requires_grad_(False)
     model.eval()
+    attention.install(model)
     return Loaded(
         model, tokenizer, stop_ids, int(pad_id), context_length(model, len(prefix)), vocabulary, name, tuple(notices)
     )

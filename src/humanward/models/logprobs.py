@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from humanward.models.output_head import OutputHead
+
 CHUNK_ELEMENTS = 1 << 25
 """Logits held at once, in elements (128 MiB in float32)."""
 
@@ -51,6 +53,8 @@ def flat_statistics(
     entropy: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As ``token_statistics``, for N states (N, D) and the tokens (N,) that follow them: two (N,)."""
+    if isinstance(logits_of, OutputHead):
+        return logits_of.statistics(states, ids, temperature=temperature, vocabulary=vocabulary, entropy=entropy)
     rows = max(1, CHUNK_ELEMENTS // vocabulary)
 
     def chunk_statistics(chunk: torch.Tensor, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

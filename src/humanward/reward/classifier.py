@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from humanward.errors import InputError
+from humanward.models import attention
 from humanward.models.loading import (
     hub_is_unreachable,
     pick_device,
@@ -61,6 +62,7 @@ class Classifier:
         self.model, self.tokenizer = _load(name, tokenizer, revision, pick_dtype(dtype, chosen))
         self.tokenizer.truncation_side = truncation
         self.model.to(chosen).eval().requires_grad_(False)
+        attention.install(self.model)
         if template == "chat" and self.tokenizer.chat_template is None:
             raise InputError(f"{name}: its tokenizer has no chat template; set template = 'plain'")
         self.label = self._find_label(label)
