@@ -22,6 +22,7 @@ from humanward.feedback.collect import collect, users_app
 from humanward.feedback.commands import app as feedback_app
 from humanward.stages.compare_cli import compare
 from humanward.stages.evaluate_cli import evaluate_command
+from humanward.stages.reward_cli import reward_evaluate
 
 app = typer.Typer(
     name="humanward",
@@ -38,6 +39,7 @@ app.add_typer(demo_app, name="demo")
 app.add_typer(users_app, name="users")
 app.command("compare")(compare)
 app.command("collect")(collect)
+reward_app.command("evaluate")(reward_evaluate)
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 """The base of typer's errors about commands and options, wherever its version keeps it."""
@@ -157,23 +159,6 @@ def reward_train(
     Example: humanward reward train --run runs/mine
     """
     _stage(("feedback", "reward"), run, config, set_, again, as_json)
-
-
-@reward_app.command("evaluate")
-def reward_evaluate(run: RunOption, as_json: JsonOption = False) -> None:
-    """Measure the run's reward model again, against constant and length baselines.
-
-    Example: humanward reward evaluate --run runs/mine --json
-    """
-    from humanward.records import Preference, read_jsonl
-    from humanward.stages.reward import describe, measure
-
-    context = _open(run, None, None, as_json)
-    preferences = read_jsonl(run / "preferences.jsonl", Preference)
-    held_out = [p for p in preferences if p.split == "validation"]
-    train = [p for p in preferences if p.split != "validation"]
-    measured = measure(context.reward_models(), train, held_out, seed=context.config.seed)
-    _print(measured, as_json, [describe(measured)])
 
 
 @reward_app.command("score")

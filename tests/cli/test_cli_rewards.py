@@ -267,8 +267,9 @@ def test_an_ensemble_is_trained_measured_and_scores_with_its_uncertainty(tiny: P
     steps = [row for row in logged if "ppo/step" in row]
     assert all(row["ppo/reward/disagreement_mean"] >= 0 for row in steps)
     assert (run / "reward_model" / "member-2" / "adapter_model.safetensors").exists()
-    measured = humanward("reward", "evaluate", "--run", run, "--json").json()
-    assert len(measured["members"]) == 2
+    measured = humanward("reward", "evaluate", "--run", run, "--no-probes", "--json").json()
+    assert measured["reward"]["members"] == 2
+    assert {row["part"] for row in measured["sets"][0]["by_part"]} <= {"member-1", "member-2"}
     by_run = score(tmp_path, "--run", run)
     for row in by_run:
         first, second = row["parts"]["member-1"], row["parts"]["member-2"]

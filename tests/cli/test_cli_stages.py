@@ -50,8 +50,10 @@ def test_every_stage_by_itself(tiny: Path, tmp_path: Path) -> None:
     kept = {ranking.id for ranking in read_jsonl(run / "rankings.jsonl", Ranking)}
     assert {ranking.id for ranking in by_hand} <= kept, "rankings by people were overwritten"
     assert len(kept) == len(by_hand) + len(small.PROMPTS)
-    measured = humanward("reward", "evaluate", "--run", run, "--json").json()
-    assert measured["accuracy"]["n"] > 0
+    measured = humanward("reward", "evaluate", "--run", run, "--no-probes", "--json").json()
+    assert measured["sets"][0]["accuracy"]["n"] > 0
+    assert json.loads((run / "reward_evaluation.json").read_text(encoding="utf-8")) == measured
+    assert "reward_evaluation.json" in (run / "reward_evaluation.html").read_text(encoding="utf-8")
     assert humanward("align", "--run", run).code == 0
     assert humanward("evaluate", "--run", run).code == 0
     report = humanward("report", "--run", run, "--json").json()

@@ -91,7 +91,7 @@ def test_the_reward_stage_logs_what_the_glossary_names(run: Run) -> None:
     marked = [p.__class__(**{**p.__dict__, "split": "validation" if i >= 24 else "train"}) for i, p in enumerate(pairs)]
     write_jsonl(run.folder.file("preferences.jsonl"), marked)
     run_reward(run)
-    assert names(run, "reward/") == glossary("reward/")
+    assert names(run, "reward/") == glossary("reward/") - {"reward/tie_parameter"}
 
 
 def test_the_trainer_alone_logs_all_but_what_the_stage_adds() -> None:

@@ -119,7 +119,7 @@ def _train(run: Run, groups: Sequence[PromptPairs], number: int) -> RewardModel:
             tracker.at(step.step, f"loss {step.loss:.3f}  accuracy {step.accuracy:.2f}")
 
         return train_reward_model(
-            _own_base(run) if config.train == "full" else run.base(),
+            own_base(run) if config.train == "full" else run.base(),
             groups,
             config,
             run.config.lora,
@@ -131,7 +131,7 @@ def _train(run: Run, groups: Sequence[PromptPairs], number: int) -> RewardModel:
         )
 
 
-def _own_base(run: Run) -> SharedBase:
+def own_base(run: Run) -> SharedBase:
     """The base once more, to be trained as a whole: the shared one keeps its weights."""
     model = run.config.model
     if model.quantization != "none":
