@@ -72,7 +72,7 @@ def test_export_and_import_again(pairs: Path, tmp_path: Path) -> None:
     for name, rows in (("humanward", 160), ("csv", 80), ("trl", 40), ("hh-rlhf", 40), ("trl-plain", 40)):
         path = tmp_path / f"out.{'csv' if name == 'csv' else 'jsonl'}"
         told = json.loads(run("export", "--run", tmp_path / "run", "--format", name, "--output", path, "--json"))
-        assert told == {"output": str(path), "rows": rows, "ties_left_out": 0}
+        assert told == {"output": str(path), "rows": rows, "ties_left_out": 0, "unordered_left_out": 0}
         found = json.loads(run("import", path, "--run", tmp_path / f"again-{name}", "--json"))
         assert (found["prompts"], found["completions"], found["pairs"]) == (40, 80, 40)
     for name in ("prompts", "completions", "rankings", "preferences"):

@@ -429,7 +429,7 @@ def test_unknown_formats_and_nothing_to_import(tmp_path: Path) -> None:
         import_files([path], "prodigy")
     with pytest.raises(
         InputError,
-        match=r"^format 'oasst': cannot be written; use one of humanward, hh-rlhf, trl, trl-plain, csv, kto$",
+        match=r"^format 'oasst': cannot be written; use one of humanward, hh-rlhf, trl, trl-plain, csv, kto, label-studio, argilla$",
     ):
         export_file(tmp_path / "y", "oasst", FEEDBACK)
     with pytest.raises(

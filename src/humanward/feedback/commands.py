@@ -140,7 +140,7 @@ def export_command(
     else:
         assert run is not None
         result = export_file(output, format, read_feedback(run))
-    _print({"output": str(output), "rows": result.rows, "ties_left_out": result.ties_left_out}, as_json)
+    _print({"output": str(output), **vars(result)}, as_json)
 
 
 @app.command("stats")

@@ -24,6 +24,7 @@ from humanward.feedback.importers import (
 from humanward.feedback.judged import Collector, Judged, Rated
 from humanward.feedback.other_tools import read_argilla, read_label_studio
 from humanward.feedback.tables import read_csv, write_csv
+from humanward.feedback.to_other_tools import write_argilla, write_label_studio
 from humanward.feedback.transcripts import is_transcript, render_transcript
 from humanward.labels import check_rating, derive_labels
 from humanward.preferences import PreferenceSet, check_ranking, derive_preferences
@@ -47,10 +48,11 @@ class ImportResult:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """How many rows were written, and how many tie records the format cannot hold."""
+    """How many rows were written, and what the format cannot hold: tie records, rankings without an order."""
 
     rows: int
     ties_left_out: int
+    unordered_left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,16 @@ def _write_csv(path: Path, feedback: Feedback, _preferences: PreferenceSet) -> E
     return ExportResult(write_csv(path, feedback), 0)
 
 
+def _write_label_studio(path: Path, feedback: Feedback, _preferences: PreferenceSet) -> ExportResult:
+    tasks, unordered = write_label_studio(path, feedback)
+    return ExportResult(tasks, 0, unordered)
+
+
+def _write_argilla(path: Path, feedback: Feedback, _preferences: PreferenceSet) -> ExportResult:
+    records, unordered = write_argilla(path, feedback)
+    return ExportResult(records, 0, unordered)
+
+
 def _by_pair(render: Callable[[Preference], dict[str, Any]]) -> Callable[[Path, Feedback, PreferenceSet], ExportResult]:
     def write(path: Path, _feedback: Feedback, preferences: PreferenceSet) -> ExportResult:
         rows = (render(preference) for preference in preferences.preferences if not preference.tie)
@@ -251,8 +263,10 @@ FORMATS: dict[str, Format] = {
     "kto": Format("answers with a label, true or false, each by itself", _by_row(read_kto), _write_kto),
     "demonstrations": Format("prompts with an answer to imitate", _by_row(read_demonstration)),
     "oasst": Format("Open-Assistant message trees with ranks", _by_row(read_oasst)),
-    "label-studio": Format("Label Studio's JSON export, Ranker and Pairwise", _by_row(read_label_studio)),
-    "argilla": Format("Argilla's records with responses to ranking questions", _by_row(read_argilla)),
+    "label-studio": Format(
+        "Label Studio's JSON export, Ranker and Pairwise", _by_row(read_label_studio), _write_label_studio
+    ),
+    "argilla": Format("Argilla's records with responses to ranking questions", _by_row(read_argilla), _write_argilla),
     "summarize-from-feedback": Format("OpenAI's compared summaries", _by_row(read_summaries)),
     "pandalm": Format("PandaLM's pairs with several annotators", _by_row(read_pandalm)),
     "qa-feedback": Format("FineGrainedRLHF's four answers and six comparisons", _by_row(read_qa_feedback)),

@@ -42,6 +42,7 @@ def read_label_studio(value: Any, where: str) -> Iterator[Judged]:
                 tiers,
                 annotator=_label_studio_name(annotation.get("completed_by")),
                 criterion=_criterion(result.get("from_name"), ("rank", "ranker", "pairwise", "pw")),
+                simulated=annotation.get("simulated") is True,
                 seconds_spent=float(seconds) if isinstance(seconds, int | float) else None,
                 created_at=str(annotation.get("created_at") or ""),
             )
@@ -62,6 +63,8 @@ def _label_studio_result(result: Any, data: dict[str, Any], where: str) -> Resul
     if kind != "ranker":
         return None
     orders = (content or {}).get("ranker")
+    if isinstance(orders, list):
+        orders = {"": orders}
     if not isinstance(orders, dict):
         raise InputError(f"{where}, field 'ranker': is missing or no object; it holds the ids in their new order")
     items = next(
@@ -103,7 +106,8 @@ def _two_fields(data: dict[str, Any], where: str) -> tuple[str, str]:
 
 
 def read_argilla(value: Any, where: str) -> Iterator[Judged]:
-    """A record with ``fields`` and ``responses``, or flat: the fields, and lists of answers to the ranking questions.
+    """A record with ``fields`` and ``responses``, or flat: the fields, and answers to the ranking questions as lists
+    (``ranking``, of Argilla 1) or columns (``ranking.responses``, ``ranking.responses.users``, of Argilla 2).
 
     A response's value is a list of ``{"value", "rank"}``, a list of option names in order, or ``{"value": [...],
     "rank": [...]}``; equal ranks are ties. Options are named as the fields that hold the answers. Only submitted
@@ -111,7 +115,9 @@ def read_argilla(value: Any, where: str) -> Iterator[Judged]:
     """
     fields = object_row(value, where).get("fields", value)
     object_row(fields, f"{where}, field 'fields'")
-    prompt = make_prompt(_prompt_of(fields, where), where, source="argilla", item_id=str(value.get("id") or ""))
+    own = value.get("humanward") if isinstance(value.get("humanward"), dict) else {}
+    item_id = str(own.get("prompt_id") or value.get("id") or "")
+    prompt = make_prompt(_prompt_of(fields, where), where, source="argilla", item_id=item_id)
     found = False
     for question, responses in _argilla_responses(value):
         for number, response in enumerate(responses, 1):
@@ -122,12 +128,15 @@ def read_argilla(value: Any, where: str) -> Iterator[Judged]:
             found = True
             names = list(ranked)
             answers = tuple(Answer(_argilla_answer(fields, name, here)) for name in names)
+            user = str(response.get("user_id") or "")
+            person = (own.get("annotators") or {}).get(user, {"name": user})
             yield Judged(
                 prompt,
                 answers,
                 tiers_of_ranks([ranked[name] for name in names]),
-                annotator=str(response.get("user_id") or ""),
+                annotator=str(person.get("name") or ""),
                 criterion=_criterion(question, ("ranking", "rank", "preference")),
+                simulated=person.get("simulated") is True,
             )
     if not found and not any(True for _ in _argilla_responses(value)):
         raise InputError(f"{where}: holds no responses to a ranking question; export records with their responses")
@@ -146,8 +155,17 @@ def _argilla_responses(value: dict[str, Any]) -> Iterator[tuple[str, list[dict[s
                     yield name, [{**response, "value": inner}]
     else:
         for name, some in value.items():
-            if isinstance(some, list) and some and all(isinstance(x, dict) and "user_id" in x for x in some):
+            if not isinstance(some, list) or not some:
+                continue
+            if all(isinstance(x, dict) and "user_id" in x for x in some):
                 yield name, some
+            elif name.endswith(".responses"):
+                users, states = (value.get(f"{name}.{part}") or [None] * len(some) for part in ("users", "status"))
+                rows = zip(some, users, states, strict=False)
+                yield (
+                    name.removesuffix(".responses"),
+                    [{"value": answer, "user_id": user, "status": state} for answer, user, state in rows],
+                )
 
 
 def _argilla_ranks(response: dict[str, Any], where: str) -> dict[str, float] | None:

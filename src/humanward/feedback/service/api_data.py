@@ -24,6 +24,7 @@ from humanward.feedback.store.transfer import load_feedback
 
 router = APIRouter(tags=["data"])
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".tsv.gz")
+ENDING_OF = {"csv": "csv", "label-studio": "json", "argilla": "json"}
 WRITTEN = [name for name, form in FORMATS.items() if form.write]
 
 
@@ -88,7 +89,7 @@ def export_data(
     feedback = load_feedback(store, project_id)
     if not feedback.prompts:
         raise RefusedError(409, "nothing_there", f"project {project.name}: holds nothing yet; import something")
-    ending = "csv" if format == "csv" else "jsonl"
+    ending = ENDING_OF.get(format, "jsonl")
     handle, name = tempfile.mkstemp(suffix=f".{ending}")
     os.close(handle)
     path = Path(name)
@@ -98,7 +99,7 @@ def export_data(
         path.unlink(missing_ok=True)
         raise
     safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in project.name)
-    kind = "text/csv" if format == "csv" else "application/x-ndjson"
+    kind = {"csv": "text/csv", "json": "application/json"}.get(ending, "application/x-ndjson")
     return FileResponse(
         path, media_type=kind, filename=f"{safe}-{format}.{ending}", background=BackgroundTask(path.unlink, True)
     )
