@@ -329,3 +329,14 @@ def test_simulated_annotators_rank_a_project_and_stay_marked(store: Store, tmp_p
     assert user is not None
     with pytest.raises(InputError):
         people.sign_in_link(store, TERMINAL, user.id)
+
+
+def test_a_snapshot_does_not_see_what_comes_in_meanwhile(store: Store) -> None:
+    project = make_project(store, count=1)
+    count = select(func.count()).select_from(CompletionRow)
+    with store.snapshot() as db:
+        assert db.scalar(count) == 3
+        add_feedback(store, TERMINAL, project.id, items(2))
+        assert db.scalar(count) == 3
+    with store.read() as db:
+        assert db.scalar(count) == 6

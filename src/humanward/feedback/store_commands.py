@@ -112,7 +112,7 @@ def export_from_db(output: Path, db: str, project: str, form: str) -> ExportResu
 
         def rows() -> Iterator[dict[str, Any]]:
             # One transaction, so that nothing comes in between the parts.
-            with store.read() as session:
+            with store.snapshot() as session:
                 for kind, stream in (
                     ("prompt", stream_prompts),
                     ("completion", stream_completions),

@@ -51,7 +51,9 @@ class Store:
         # Writers of this process queue here, first come first served, instead of polling for SQLite's lock.
         self._turn: Any = threading.Lock() if self.sqlite else nullcontext()
         self._writing = self.engine.execution_options(writes=True)
-        self._glancing = self.engine if self.sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # A transaction of SQLite sees one state of the store anyhow.
+        self._steady = self._isolated("REPEATABLE READ")
+        self._glancing = self._isolated("AUTOCOMMIT")
         try:
             _migrate(self.engine)
         except OperationalError as error:
@@ -73,6 +75,12 @@ class Store:
             yield session
 
     @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """As ``read``, with all of its queries seeing the store as it was at the first of them."""
+        with Session(self._steady, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
     def glance(self) -> Iterator[Connection]:
         """A connection for single queries, each of them for itself: on PostgreSQL one round trip, without BEGIN."""
         with self._glancing.connect() as connection:
@@ -83,6 +91,9 @@ class Store:
         """A transaction that writes: all of it is on the disk when the block ends, or nothing if it raises."""
         with self._turn, Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def _isolated(self, level: Any) -> Engine:
+        return self.engine if self.sqlite else self.engine.execution_options(isolation_level=level)
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -260,7 +260,7 @@ def task_id_of(project_id: int, prompt_id: str, completion_ids: Iterable[str]) -
 
 def load_feedback(store: Store, project_id: int) -> Feedback:
     """All records of a project in their order: what ``add_feedback`` was given, and what people did since."""
-    with store.read() as db:
+    with store.snapshot() as db:
         return Feedback(
             tuple(stream_prompts(db, project_id)),
             tuple(stream_completions(db, project_id)),
