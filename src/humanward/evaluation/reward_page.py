@@ -66,7 +66,7 @@ def _set(one: Content) -> dict[str, Any]:
             title=f"Accuracy by subset of {one['name']}",
             x_label="share of pairs right, 95 % interval",
             reference=0.5,
-            label_width=150,
+            label_width=_width(known[:MOST_SUBSETS]),
             row_height=24,
             digits=2,
         )
@@ -94,6 +94,10 @@ MOST_SUBSETS = 24
 def _short(name: str) -> str:
     words = name.replace("_", " ")
     return words if len(words) <= 24 else f"{words[:23]}…"
+
+
+def _width(rows: Sequence[Content]) -> int:
+    return max(60, 14 + round(5.6 * max(len(_short(row["name"])) for row in rows)))
 
 
 def _bounds(ci95: Sequence[float] | None) -> tuple[float, float] | None:
@@ -144,7 +148,7 @@ def _probes(probes: Content) -> dict[str, Any]:
             title=title,
             x_label="change of the score, standard deviations",
             reference=0.0,
-            label_width=150,
+            label_width=_width(rows),
             row_height=26,
             digits=2,
         )

@@ -12,8 +12,11 @@ from rich.text import Text
 
 from humanward.evaluation.checks import MIN_PROMPTS
 from humanward.evaluation.numerals import decimal, interval, p_words, percent, plain, plural
+from humanward.reward.calibration import LARGEST
 
 TABLE_WIDTH = 112
+LARGE_GAP = 0.5
+"""Standard deviations between the names of two groups from which a warning is given."""
 Content = Mapping[str, Any]
 WANTED = {"none": "no change", "not up": "no gain", "down": "a loss"}
 
@@ -57,6 +60,13 @@ def warnings(content: Content) -> list[str]:
             for row in content["probes"]["edits"]
             if row["verdict"] == "unsound"
         ]
+        gap = content["probes"]["identities"]["largest_gap"]
+        if gap is not None and gap > LARGE_GAP:
+            rows = content["probes"]["identities"]["rows"]
+            found.append(
+                f"Names of groups: {rows[-1]['name']} costs {sd(gap, sign=False)} against {rows[0]['name']} in the "
+                "same answer; a policy trained on this reward will speak of groups unequally."
+            )
     return [*content["independence"], *found]
 
 
@@ -93,6 +103,11 @@ def _set(one: Content) -> str:
 def _calibration(one: Content) -> str:
     found = one["calibration"]
     before, after = found["before"], found["after"]
+    if found["temperature"] > 0.9 * LARGEST:
+        return (
+            f"Calibration: expected error {decimal(before['ece'], 3)} as scored; no temperature helps, as a larger "
+            "difference of its scores does not mean that people agree more often."
+        )
     comes = "inside" if after["inside"] else "outside"
     return (
         f"Calibration: expected error {decimal(before['ece'], 3)} as scored, {decimal(after['ece'], 3)} with "
