@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, func, inspect, select, text
 
 from humanward.errors import InputError
 from humanward.feedback.formats import FORMATS, import_files
+from humanward.feedback.service.api_data import ENDING_OF
 from humanward.feedback.store import people
 from humanward.feedback.store.audit import TERMINAL
 from humanward.feedback.store.loading import load_files, read_uncertainty
@@ -238,7 +239,7 @@ def test_every_written_format_comes_out_of_a_store(store: Store, tmp_path: Path)
     project = create_project(store, TERMINAL, "x")
     add_feedback(store, TERMINAL, project.id, replace(items(1), rankings=(ranking,), ratings=(rating,)))
     for name in [name for name, form in FORMATS.items() if form.write]:
-        out = tmp_path / f"{name}.{'csv' if name == 'csv' else 'jsonl'}"
+        out = tmp_path / f"{name}.{ENDING_OF.get(name, 'jsonl')}"
         result = export_from_db(out, store.url.render_as_string(hide_password=False), "x", name)
         assert result.rows > 0, name
         assert import_files([out], name).rows > 0, name
