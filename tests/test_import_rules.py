@@ -21,6 +21,7 @@ PLAIN = {
     "algorithm_config",
     "reward_config",
     "monitor_config",
+    "round_config",
     "config",
     "prompts",
     "preferences",
@@ -66,7 +67,7 @@ MAY_SEE: dict[str, set[str]] = {
     },
     "offline": {"models", "preferences", "config", "algorithm_config", "records", "errors", "schedules", "alarm"},
     "evaluation": PLAIN | {"models", "reward", "run_dir"},
-    "serving": PLAIN | {"models", "run_dir"},
+    "serving": PLAIN | {"models", "reward", "run_dir"},
     "stages": PLAIN
     | {
         "run_dir",

@@ -22,7 +22,7 @@ from humanward.feedback.collect import collect, users_app
 from humanward.feedback.commands import app as feedback_app
 from humanward.stages.compare_cli import compare
 from humanward.stages.evaluate_cli import evaluate_command
-from humanward.stages.reward_cli import reward_evaluate
+from humanward.stages.reward_cli import reward_evaluate, reward_export
 
 app = typer.Typer(
     name="humanward",
@@ -40,6 +40,7 @@ app.add_typer(users_app, name="users")
 app.command("compare")(compare)
 app.command("collect")(collect)
 reward_app.command("evaluate")(reward_evaluate)
+reward_app.command("export")(reward_export)
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 """The base of typer's errors about commands and options, wherever its version keeps it."""
@@ -103,17 +104,27 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="the run directory; default runs/NAME of the file")] = None,
     algorithm: AlgorithmOption = None,
     seed: SeedOption = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, help="rank, train the reward and align this often, each round on the last"),
+    ] = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on your models and data; continues where it stopped.
+
+    With --rounds N the loop is closed: each round ranks answers of the policy so far that the reward is least sure of.
 
     Example: humanward run examples/detox.toml --out runs/detox
     """
     overrides = _overrides(set_, seed, algorithm)
     loaded = load_config(config, overrides)
     flags = "".join(f" --set {shlex.quote(item)}" for item in overrides)
-    _loop(loaded, out or Path("runs") / config.stem, as_json, f"humanward run {config}{flags} --out NEW_FOLDER")
+    place = out or Path("runs") / config.stem
+    if rounds is not None:
+        _rounds(loaded, place, rounds, as_json, f"humanward run {config} --rounds {rounds}{flags} --out NEW_FOLDER")
+        return
+    _loop(loaded, place, as_json, f"humanward run {config}{flags} --out NEW_FOLDER")
 
 
 @app.command()
@@ -332,6 +343,18 @@ def _loop(config: RunConfig, out: Path, as_json: bool, reproduce: str) -> None:
     with leaving_nothing_half_begun(folder):
         content = run_loop(Run(folder, _reporter(as_json)), reproduce=reproduce)
     _print(content, as_json, closing_lines(content, out / "report.html"))
+
+
+def _rounds(config: RunConfig, out: Path, rounds: int, as_json: bool, reproduce: str) -> None:
+    from humanward.run_dir import leaving_nothing_half_begun, open_run
+    from humanward.stages.rounds import closing_lines, refuse_without_rounds, run_rounds
+
+    refuse_without_rounds(config)
+    _check_memory(config, as_json)
+    folder = open_run(out, config)
+    with leaving_nothing_half_begun(folder):
+        content = run_rounds(folder, rounds, _reporter(as_json), reproduce=reproduce)
+    _print(content, as_json, closing_lines(content, out))
 
 
 def _check_memory(config: RunConfig, as_json: bool) -> None:

@@ -116,6 +116,7 @@ def test_the_contract_s_commands_exist() -> None:
         "feedback stats",
         "reward train",
         "reward evaluate",
+        "reward export",
         "reward score",
     }
     assert wanted <= names

@@ -177,6 +177,7 @@ def test_it_comes_back_from_its_folder(trained, tmp_path: Path) -> None:
         "train": "adapter",
         "dtype": "float32",
         "quantization": "none",
+        "system_prompt": None,
         "temperature": None,
         "ties": {"model": "half", "parameter": None},
     }

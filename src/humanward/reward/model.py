@@ -133,6 +133,7 @@ class RewardModel:
         facts["train"] = "adapter" if (folder / "adapter_config.json").exists() else "full"
         facts["dtype"] = str(self.base.compute_dtype).removeprefix("torch.")
         facts["quantization"] = "nf4" if self.base.precision["base"].startswith("nf4") else "none"
+        facts["system_prompt"] = self.base.system_prompt
         facts["temperature"] = self.temperature
         facts["ties"] = dict(zip(("model", "parameter"), self.tie_model, strict=True))
         if self.criteria:

@@ -1,4 +1,4 @@
-"""``humanward reward evaluate``: any reward on pairs that people judged."""
+"""``humanward reward evaluate`` and ``humanward reward export``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,26 @@ import typer
 from humanward.errors import InputError
 
 DEFAULT_SHARES = "0.125,0.25,0.5,1"
+
+
+def reward_export(
+    source: Annotated[Path, typer.Argument(help="the run directory, or a reward model's folder")],
+    out: Annotated[Path, typer.Option("--out", help="the new folder to write")],
+    member: Annotated[int | None, typer.Option(min=1, help="of an ensemble: which one, from 1")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable results on standard output")] = False,
+) -> None:
+    """Write a trained reward model as a sequence classifier with one output, for transformers and TRL.
+
+    Example: humanward reward export runs/mine --out my-reward
+    """
+    from humanward.serving.reward_export import describe, export_reward_model
+
+    written = export_reward_model(source, out, member=member)
+    if as_json:
+        typer.echo(json.dumps(written, ensure_ascii=False))
+    else:
+        for line in describe(written):
+            typer.echo(line)
 
 
 def reward_evaluate(
