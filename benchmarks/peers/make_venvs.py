@@ -12,7 +12,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from settings import HERE, PEERS
+from settings import FOR_SPEED, HERE, PEERS
 
 TORCH = "torch==2.13.0"
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     venvs = parser.parse_args(arguments).venvs.expanduser().resolve()
     if venvs.is_relative_to(HERE.parents[1]):
         raise SystemExit(f"--venvs {venvs}: is inside the repository; choose a folder outside it")
-    for peer in PEERS:
+    for peer in (*PEERS, *FOR_SPEED):
         made = make(venvs / peer, HERE / f"requirements-{peer}.txt")
         print(f"{venvs / peer}: {'made' if made else 'complete'}", file=sys.stderr)
 

@@ -17,6 +17,9 @@ PEER_OF = {"ppo": "trl-1.12.0", "rloo": "trl-1.16.0", "grpo": "trl-1.16.0", "dpo
 ALGORITHMS = tuple(PEER_OF)
 PEERS = tuple(dict.fromkeys(PEER_OF.values()))
 
+FOR_SPEED = ("trl-0.11.4",)
+"""The last release with the older PPOTrainer: the faster peer of benchmarks/ppo_speed.py."""
+
 KL_COEFS = (0.1, 0.3)
 """Coefficients of the KL penalty; DPO's beta is given the same."""
 
