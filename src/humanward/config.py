@@ -28,6 +28,7 @@ from humanward.algorithm_config import (
 from humanward.errors import InputError
 from humanward.monitor_config import ConstraintConfig, MonitorsConfig
 from humanward.reward_config import KINDS, ClassifierOptions, Label, RewardConfig
+from humanward.round_config import RoundsConfig
 from humanward.section import Section
 
 
@@ -209,6 +210,7 @@ class RunConfig(Section):
     offline: OfflineConfig = OfflineConfig()
     best_of_n: BestOfNConfig = BestOfNConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    rounds: RoundsConfig = RoundsConfig()
 
     @model_validator(mode="before")
     @classmethod

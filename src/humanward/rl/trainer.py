@@ -36,8 +36,9 @@ class OnPolicyTrainer:
 
     ``algorithm`` (ppo, rloo, grpo, reinforce++) chooses the advantage estimator; PPO alone has a critic: a head on the
     policy's trunk, or on the base's role ``critic`` where ``config.critic`` is "adapter"; ``value_head`` is one to
-    begin with. ``on_alarm`` receives each kind of alarm once; ``alarms`` holds those of the last step; ``on_notice``
-    receives what is no alarm. Every random choice comes from ``seed``.
+    begin with. Without ``from_reference`` the policy has moved before, and KL need not start at 0. ``on_alarm``
+    receives each kind of alarm once; ``alarms`` holds those of the last step; ``on_notice`` receives what is no alarm.
+    Every random choice comes from ``seed``.
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class OnPolicyTrainer:
         seed: int,
         algorithm: str = "ppo",
         value_head: ValueHead | None = None,
+        from_reference: bool = True,
         on_alarm: Callable[[Alarm], None] = lambda alarm: None,
         on_notice: Callable[[str], None] = lambda line: None,
     ) -> None:
         if not prompts:
             raise ValueError("there are no prompts to train on")
         self.base, self.config, self.sampling, self.prompts, self.scorer = base, config, sampling, prompts, scorer
-        self.seed, self.algorithm, self.steps_done = seed, algorithm, 0
+        self.seed, self.algorithm, self.steps_done, self.from_reference = seed, algorithm, 0, from_reference
         self.value_head = (value_head or ValueHead(base.width)).to(base.device) if algorithm == "ppo" else None
         self.own_critic = algorithm == "ppo" and config.critic == "adapter"
         head = [] if self.value_head is None else list(self.value_head.parameters())
@@ -277,7 +279,7 @@ class OnPolicyTrainer:
         mask = rollout.tokens.response_mask
         kl = rollout.logprobs - rollout.ref_logprobs
         alarm = alarms.kl_at_start(rollout.logprobs, rollout.ref_logprobs, mask, self.base.compute_dtype)
-        if self.steps_done == 0 and alarm:
+        if self.steps_done == 0 and self.from_reference and alarm:
             self._sound(alarm)
         episodes = all_reduce_sum(torch.tensor(float(len(rollout)), device=mask.device))
         one = torch.ones_like(rollout.ended)

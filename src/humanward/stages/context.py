@@ -30,6 +30,8 @@ from humanward.run_dir import RunDir
     MONITOR_SEED,
     REFERENCE_SEED,
 ) = range(9)
+MEASURING = (EVALUATION_SEED, FRONTIER_SEED, MONITOR_SEED)
+ROUND_STRIDE = 1_000_000_007
 
 
 @dataclass
@@ -49,8 +51,12 @@ class Run:
         return self.folder.config
 
     def seed(self, purpose: int) -> int:
-        """A seed of its own for every purpose, so that no two stages share random numbers."""
-        return self.config.seed * 1000 + purpose
+        """A seed of its own for every purpose, so that no two stages share random numbers; nor do two rounds.
+
+        What measures has the same numbers in every round, so that rounds are compared on equal ones.
+        """
+        number = 1 if purpose in MEASURING else self.config.rounds.number
+        return self.config.seed * 1000 + purpose + (number - 1) * ROUND_STRIDE
 
     def base(self) -> SharedBase:
         """The policy's base, loaded at first use, with its ``policy`` role."""
@@ -75,6 +81,8 @@ class Run:
                 base.start_from(model.adapter)
             elif model.train == "adapter":
                 base.add_role("policy", self.config.lora, seed=self.seed(POLICY_SEED))
+            if self.config.rounds.start is not None:
+                base.replace_role("policy", Path(self.config.rounds.start))
             for line in base.notices:
                 self.reporter.warn(line)
             self.folder.pin("policy", identify(model.policy, model.revision))

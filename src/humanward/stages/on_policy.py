@@ -87,6 +87,7 @@ class _Training:
             seed=run.seed(ROLLOUT_SEED),
             algorithm=run.config.algorithm,
             value_head=_own_critic(run),
+            from_reference=run.config.rounds.start is None,
             on_alarm=lambda alarm: self._sound(alarm, self.trainer.steps_done + 1),
             on_notice=self._warn,
         )
@@ -119,7 +120,7 @@ class _Training:
         metrics["ppo/toxicity"] = float(self.judge.score(*zip(*self._answered, strict=True)).mean())
         metrics["ppo/truncated"] = float(sum(self.run.truncated(already_cut).values()))
         self.run.folder.log({**metrics, "ppo/alarms": [alarm.name for alarm in self.trainer.alarms]})
-        if self.trainer.steps_done == 1:
+        if self.trainer.steps_done == 1 and self.trainer.from_reference:
             self.kl_at_start = metrics["ppo/sequence_kl"]
         return metrics
 

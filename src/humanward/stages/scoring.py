@@ -169,7 +169,8 @@ def source_facts(run: Run) -> list[dict[str, Any]]:
 def reference_samples(run: Run, prompts: Sequence[Prompt], *, seed: int) -> tuple[list[Prompt], list[str]]:
     """Prompts with one answer each of the reference: those of the sample stage, or new ones."""
     file = run.folder.file("completions.jsonl")
-    if "sample" in run.folder.stages() and file.exists():
+    # From the second round on the sample stage answers as the policy so far, not as the reference.
+    if run.config.rounds.number == 1 and "sample" in run.folder.stages() and file.exists():
         by_id = {p.id: p for p in prompts}
         found = [(by_id[c.prompt_id], c.text) for c in read_jsonl(file, Completion) if c.prompt_id in by_id]
         return [p for p, _ in found], [text for _, text in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from sqlalchemy import select
@@ -18,7 +19,7 @@ from humanward.preferences import current_rankings
 from humanward.records import Completion, Prompt, Ranking
 
 RUN_PROJECT = "run"
-STORE = "feedback.db"
+STORE, UNCERTAINTY = "feedback.db", "uncertainty.json"
 
 
 def store_of_run(run: Path) -> Path:
@@ -40,7 +41,13 @@ def load_run(store: Store, run: Path, *, overlap: int = 1, criteria: tuple[str, 
         specs = [projects.CriterionSpec(name) for name in criteria or ("overall",)]
         settings = projects.ProjectSettings(description=f"Answers of {run.name}", overlap=overlap)
         project = projects.create_project(store, TERMINAL, RUN_PROJECT, settings, specs)
-    return project, add_feedback(store, TERMINAL, project.id, feedback)
+    return project, add_feedback(store, TERMINAL, project.id, feedback, uncertainty=_uncertainty(run))
+
+
+def _uncertainty(run: Path) -> dict[str, float]:
+    """By prompt id, how unsure the reward of the round before was; empty where no round chose the prompts."""
+    file = run / UNCERTAINTY
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _run_feedback(run: Path) -> Feedback:
