@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from making import make_project, person
@@ -13,11 +15,11 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from humanward.feedback.service.app import build_app
-from humanward.feedback.service.security import Attempts
 from humanward.feedback.service.settings import ServiceSettings, settings_for
 from humanward.feedback.store import people
+from humanward.feedback.store.attempts import forget, wait_for
 from humanward.feedback.store.audit import TERMINAL
-from humanward.feedback.store.models import ApiToken, BrowserSession, Invitation, Project, Task, User
+from humanward.feedback.store.models import ApiToken, Attempt, BrowserSession, Invitation, Project, Task, User
 from humanward.feedback.store.session import Store
 
 BASE = "http://127.0.0.1:8765"
@@ -127,13 +129,39 @@ def test_login_attempts_are_limited_by_name_and_address(store: Store, project: P
         assert client.post("/api/v1/session/enter", json={"token": "x"}).status_code == 429
 
 
-def test_attempts_come_back_after_the_window() -> None:
-    time = [0.0]
-    attempts = Attempts(2, 10, lambda: time[0])
-    assert [attempts.wait("a"), attempts.wait("a"), attempts.wait("a")] == [0, 0, 10]
-    assert attempts.wait("b") == 0
-    time[0] = 10.5
-    assert attempts.wait("a") == 0
+def test_attempts_come_back_after_the_window(store: Store, clock: Any) -> None:
+    def wait(*keys: str) -> float:
+        return wait_for(store, keys, limit=2, window=10)
+
+    assert [wait("a"), wait("a"), wait("a", "b")] == [0, 0, 10]
+    # A refused attempt counts for none of its keys.
+    assert [wait("b"), wait("b"), wait("b")] == [0, 0, 10]
+    forget(store, ("b",))
+    assert wait("b") == 0
+    clock.advance(10.5)
+    assert wait("a") == 0
+    with store.read() as db:
+        # What is over has been cleared away, and names are kept as hashes.
+        assert list(db.scalars(select(Attempt.key))) == [people.digest("a")]
+
+
+def test_attempts_are_counted_for_all_servers_together(store: Store, project: Project) -> None:
+    settings = ServiceSettings(login_attempts=3)
+    body = {"name": "ada", "password": "x"}
+    codes = []
+    for _ in range(5):
+        # As after a restart, or by another server on the same database.
+        with TestClient(build_app(store, settings), base_url=BASE) as client:
+            codes.append(client.post("/api/v1/session/login", json=body).status_code)
+    assert codes == [401, 401, 401, 429, 429]
+
+
+def test_attempts_that_come_at_once_are_all_counted(store: Store) -> None:
+    def attempt(number: int) -> bool:
+        return wait_for(store, ("address", f"name {number % 2}"), limit=5, window=100) == 0
+
+    with ThreadPoolExecutor(12) as pool:
+        assert sum(pool.map(attempt, range(24))) == 5
 
 
 def test_secrets_are_kept_as_hashes(store: Store, visit, project: Project) -> None:

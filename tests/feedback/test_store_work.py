@@ -11,10 +11,11 @@ from making import answer, items, make_project, order, person
 from sqlalchemy import func, select
 
 from humanward.feedback.store import tasks
-from humanward.feedback.store.answers import Answer, Judgement, adjudicate, submit
+from humanward.feedback.store.answers import LETTERS, Answer, Judgement, adjudicate, submit
 from humanward.feedback.store.audit import TERMINAL
 from humanward.feedback.store.errors import RefusedError
 from humanward.feedback.store.models import Assignment, AuditRow, RankingRow, RatingRow, Submission, Task
+from humanward.feedback.store.progress import my_progress
 from humanward.feedback.store.projects import change_project, progress
 from humanward.feedback.store.review import change_task, give_verdict, resolve_flag, set_gold
 from humanward.feedback.store.session import Store
@@ -331,6 +332,26 @@ def test_a_rating_project_keeps_scores_and_the_order_they_give(store: Store) -> 
     assert {r.completion_id: r.value for r in feedback.ratings} == {"p0a": 1.0, "p0b": 0.0, "p0c": 1.0}
     assert feedback.rankings[0].tiers[1] == ("p0b",)
     assert set(feedback.rankings[0].tiers[0]) == {"p0a", "p0c"}
+
+
+def test_gold_in_a_rating_project_is_the_order_of_scores(store: Store) -> None:
+    project = make_project(store, count=1, mode="rating", rating_scale=5, gold_share=1.0)
+    with store.read() as db:
+        (task_id,) = db.scalars(select(Task.id))
+    with pytest.raises(RefusedError, match="B, C missing"):
+        set_gold(store, TERMINAL, task_id, {"overall": Judgement(scores={"A": 5})})
+    with pytest.raises(RefusedError, match="6 is not between 1 and 5"):
+        set_gold(store, TERMINAL, task_id, {"overall": Judgement(scores={"A": 6, "B": 1, "C": 1})})
+    set_gold(store, TERMINAL, task_id, {"overall": Judgement(scores={"A": 2, "B": 5, "C": 2})})
+    assert task(store, task_id).gold == {"overall": [["p0b"], ["p0a", "p0c"]]}
+    # Of three pairs, one as gold has it and one reversed; the third is strict where gold ties, which counts half.
+    ada = person(store, "ada", project)
+    own = tasks.claim(store, ada, project.id)
+    assert own
+    scores = {LETTERS[own.shown_order.index(c)]: s for c, s in (("p0a", 4), ("p0b", 3), ("p0c", 1))}
+    submit(store, ada, own.task_id, Answer("client-1", {"overall": Judgement(scores=scores)}))
+    with store.read() as db:
+        assert my_progress(db, tasks.person(ada), project.id)["gold_accuracy"] == pytest.approx(0.5)
 
 
 def test_gold_items_come_to_everybody_and_use_no_quota(store: Store) -> None:

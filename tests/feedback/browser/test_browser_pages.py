@@ -138,6 +138,11 @@ def test_quality_dashboard(service: Service, visit: Visit, team: int) -> None:
     row = page.locator("tbody tr", has_text="ann").first
     expect(row).to_contain_text("12 s")
     expect(page.locator(".figures")).to_contain_text("2 of 2")
+    # They reverse each other on the sky and agree on the night.
+    unsettled = page.get_by_label("Least settled items")
+    expect(unsettled.locator("tbody tr")).to_have_count(2)
+    unsettled.get_by_role("link").first.click()
+    expect(page.locator(".prompt")).to_contain_text("Why is the sky blue?")
 
 
 def test_items_are_found_and_taken_out(service: Service, visit: Visit, team: int) -> None:
@@ -180,6 +185,18 @@ def test_new_project_import_gold_and_export(service: Service, visit: Visit, tmp_
     press(page, "1 j 2 ] 1 k 1")
     page.get_by_role("button", name="Make gold").click()
     expect(page.locator(".facts")).to_contain_text("Gold: A > B; A = B")
+
+
+def test_gold_by_scores(service: Service, visit: Visit) -> None:
+    project = service.project("gold scores", [SKY], mode="rating", rating_scale=5)
+    name = service.person("gold maker", admin=project)
+    page = visit(name, f"/projects/{project}/items")
+    page.locator("tbody a").first.click()
+    page.get_by_role("button", name="Make gold").click()
+    expect(page.locator(".toast")).to_contain_text("score the answers first")
+    press(page, "5 j 3 j 3 j 1")
+    page.get_by_role("button", name="Make gold").click()
+    expect(page.locator(".facts")).to_contain_text("Gold: A > B = C > D")
 
 
 def test_settings_and_guidelines(service: Service, visit: Visit) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+import playwright.sync_api
+import pytest
 from browser_screen import drag, expect, handle, order, press, ready, slot, stored, submit
 from browser_service import OTHER_NAME, Item, Service
 
@@ -244,7 +246,31 @@ def test_offline_then_online(service: Service, visit: Visit) -> None:
     assert len(stored(service, project, name)) == 1
 
 
-def test_without_https_on_another_name(service: Service, visit: Visit, faults: list[str]) -> None:
+def test_what_was_begun_outlives_a_reload_without_a_connection(service: Service, visit: Visit) -> None:
+    project, name = new(service)
+    page = ready(visit(name, f"/projects/{project}/label"))
+    page.context.set_offline(True)
+    press(page, "1 j 2")
+    with pytest.raises(playwright.sync_api.Error, match="ERR_INTERNET_DISCONNECTED"):
+        page.reload()
+    page.context.set_offline(False)
+    page.goto(f"{service.url}/projects/{project}/label")
+    ready(page)
+    assert order(page) == {"1": "A", "2": "B", "": "CD"}
+    # The same with an answer that waits to be sent.
+    press(page, "j j 3 j 4")
+    page.context.set_offline(True)
+    press(page, "Control+Enter")
+    expect(page.locator(".empty")).to_contain_text("Your answer is kept in this browser")
+    with pytest.raises(playwright.sync_api.Error, match="ERR_INTERNET_DISCONNECTED"):
+        page.reload()
+    page.context.set_offline(False)
+    page.goto(f"{service.url}/projects/{project}/label")
+    ready(page)
+    assert stored(service, project, name) == [{"overall": [["A"], ["B"], ["C"], ["D"]]}]
+
+
+def test_without_https_on_another_name(service: Service, visit: Visit) -> None:
     project, name = new(service)
     page = visit(None)
     page.goto(service.link(name).replace("127.0.0.1", OTHER_NAME))
@@ -256,8 +282,6 @@ def test_without_https_on_another_name(service: Service, visit: Visit, faults: l
     press(page, "1 j 2 j 3 j 4")
     submit(page)
     assert stored(service, project, name) == [{"overall": [["A"], ["B"], ["C"], ["D"]]}]
-    # Chromium says that this header means nothing without https.
-    faults[:] = [fault for fault in faults if "Cross-Origin-Opener-Policy" not in fault]
 
 
 def test_several_criteria(service: Service, visit: Visit) -> None:

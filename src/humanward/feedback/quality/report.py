@@ -54,10 +54,11 @@ class AnnotatorQuality:
 
 @dataclass(frozen=True)
 class Disputed:
-    """A set of answers on which the consensus is least settled."""
+    """A set of answers on which the consensus is least settled; ``tiers`` is that consensus, best first."""
 
     prompt_id: str
     criterion: str
+    tiers: tuple[tuple[str, ...], ...]
     uncertainty: float
     rankings: int
 
@@ -189,4 +190,6 @@ def _disputed(live: Sequence[Ranking], data: Outcomes, fit: DavidsonFit | None) 
         return ()
     several = [one for one in consensus(live, data, fit) if one.rankings > 1]
     several.sort(key=lambda one: -one.uncertainty)
-    return tuple(Disputed(one.prompt_id, one.criterion, one.uncertainty, one.rankings) for one in several[:DISPUTED])
+    return tuple(
+        Disputed(one.prompt_id, one.criterion, one.tiers, one.uncertainty, one.rankings) for one in several[:DISPUTED]
+    )

@@ -120,10 +120,16 @@ def resolve_flag(flag_id: Id, body: ResolveBody, store: TheStore, actor: Me) -> 
 
 @router.put("/tasks/{task_id}/gold", status_code=204)
 def set_gold(task_id: str, body: GoldBody, store: TheStore, actor: Me) -> None:
-    """Make a task a gold item, in the letters of its review, or with null an ordinary one (admins)."""
+    """Make a task a gold item, in the letters of its review, or with null an ordinary one (admins).
+
+    In rating projects send ``scores``: what counts is the order that they imply.
+    """
     gold = None
     if body.gold is not None:
-        gold = {name: answers.Judgement(tuple(tuple(t) for t in j.tiers)) for name, j in body.gold.items()}
+        gold = {
+            name: answers.Judgement(tuple(tuple(t) for t in j.tiers), scores=dict(j.scores))
+            for name, j in body.gold.items()
+        }
     review.set_gold(store, actor, task_id, gold)
 
 

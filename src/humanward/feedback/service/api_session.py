@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from humanward.feedback.service.auth import Me, Settings, TheStore, cookie_of, signed_in
+from humanward.feedback.service.auth import Me, Settings, TheStore, cookie_of, settings_of, signed_in
 from humanward.feedback.service.schemas import (
     EnterBody,
     LinkBody,
@@ -15,7 +15,7 @@ from humanward.feedback.service.schemas import (
     SessionReply,
 )
 from humanward.feedback.service.settings import ServiceSettings
-from humanward.feedback.store import people
+from humanward.feedback.store import attempts, people
 from humanward.feedback.store.audit import Actor
 from humanward.feedback.store.errors import RefusedError, not_found
 from humanward.feedback.store.models import Project, User
@@ -28,7 +28,7 @@ router = APIRouter(tags=["session"])
 @router.post("/session/link")
 def look_at_link(body: LinkBody, request: Request, store: TheStore) -> LinkReply:
     """What a one-time link is for, without using it."""
-    _limit(request)
+    _limit(request, store)
     with store.read() as db:
         link = people.open_link(db, store, body.token)
         project = db.get(Project, link.project_id) if link.project_id is not None else None
@@ -44,7 +44,7 @@ def look_at_link(body: LinkBody, request: Request, store: TheStore) -> LinkReply
 @router.post("/session/enter")
 def enter(body: EnterBody, request: Request, response: Response, store: TheStore, settings: Settings) -> SessionReply:
     """Use a one-time link: signs in, or joins with a name."""
-    _limit(request)
+    _limit(request, store)
     signed = people.enter(store, body.token, name=body.name, password=body.password)
     return _start(store, settings, response, signed)
 
@@ -59,9 +59,9 @@ def join(body: LinkBody, store: TheStore, actor: Me, request: Request) -> Sessio
 @router.post("/session/login")
 def log_in(body: LoginBody, request: Request, response: Response, store: TheStore, settings: Settings) -> SessionReply:
     """Sign in by name and password."""
-    keys = _limit(request, f"name {body.name.strip().lower()}")
+    keys = _limit(request, store, f"name {body.name.strip().lower()}")
     signed = people.log_in(store, body.name, body.password)
-    request.app.state.attempts.forget(*keys)
+    attempts.forget(store, keys)
     return _start(store, settings, response, signed)
 
 
@@ -87,10 +87,11 @@ def set_password(body: PasswordBody, store: TheStore, request: Request) -> None:
     people.set_password(store, actor, body.password, keep_cookie=cookie_of(request))
 
 
-def _limit(request: Request, *keys: str) -> tuple[str, ...]:
+def _limit(request: Request, store: Store, *keys: str) -> tuple[str, ...]:
     address = request.client.host if request.client else "?"
     keys = (f"address {address}", *keys)
-    wait = request.app.state.attempts.wait(*keys)
+    settings = settings_of(request)
+    wait = attempts.wait_for(store, keys, limit=settings.login_attempts, window=settings.login_window)
     if wait > 0:
         raise RefusedError(429, "too_many_attempts", f"too many attempts; try again in {wait:.0f} seconds")
     return keys

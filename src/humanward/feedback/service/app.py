@@ -27,7 +27,7 @@ from humanward.feedback.service import (
 )
 from humanward.feedback.service.auth import store_of
 from humanward.feedback.service.schemas import ErrorReply
-from humanward.feedback.service.security import Attempts, Guard
+from humanward.feedback.service.security import Guard
 from humanward.feedback.service.settings import ServiceSettings
 from humanward.feedback.store.errors import RefusedError
 from humanward.feedback.store.session import Store
@@ -50,7 +50,6 @@ def build_app(store: Store, settings: ServiceSettings | None = None) -> FastAPI:
     )
     app.state.store, app.state.settings = store, settings
     app.state.quality = {}
-    app.state.attempts = Attempts(settings.login_attempts, settings.login_window)
     for module in (api_session, api_projects, api_work, api_review, api_data, api_people, page_parts):
         app.include_router(module.router, prefix=API)
     app.include_router(screens.router)

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,14 +15,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from humanward.feedback.service.settings import ServiceSettings
+from humanward.feedback.service.settings import LOOPBACK, ServiceSettings
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
@@ -38,7 +33,7 @@ def page_policy(nonce: str) -> str:
     return (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data:; "
         "font-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'; require-trusted-types-for 'script'"
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 
 
@@ -119,39 +114,6 @@ class Guard:
         return counted
 
 
-class Attempts:
-    """At most ``limit`` attempts by one key in ``window`` seconds; kept in memory."""
-
-    def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limit, self.window, self.clock = limit, window, clock
-        self._seen: dict[str, deque[float]] = {}
-        self._lock = threading.Lock()
-
-    def wait(self, *keys: str) -> float:
-        """Count an attempt by all keys; seconds to wait when one has none left, else 0."""
-        now = self.clock()
-        with self._lock:
-            if len(self._seen) > 10_000:
-                self._seen = {k: times for k, times in self._seen.items() if times and times[-1] > now - self.window}
-            waits = [0.0]
-            for key in keys:
-                times = self._seen.setdefault(key, deque())
-                while times and times[0] <= now - self.window:
-                    times.popleft()
-                if len(times) >= self.limit:
-                    waits.append(times[0] + self.window - now)
-            if max(waits) <= 0:
-                for key in keys:
-                    self._seen[key].append(now)
-            return max(waits)
-
-    def forget(self, *keys: str) -> None:
-        """After a success."""
-        with self._lock:
-            for key in keys:
-                self._seen.pop(key, None)
-
-
 def _hostname(url: str) -> str:
     try:
         return (urlsplit(url).hostname or "").lower()
@@ -168,6 +130,9 @@ def _secure(headers: MutableHeaders, scope: Scope, https: bool) -> None:
         headers["cache-control"] = "no-store"
     if https:
         headers["strict-transport-security"] = "max-age=31536000"
+    if https or _hostname(f"//{Headers(scope=scope).get('host', '')}") in LOOPBACK:
+        # Elsewhere browsers pass it over and complain.
+        headers["cross-origin-opener-policy"] = "same-origin"
 
 
 def _too_large(limit: int) -> str:

@@ -195,7 +195,7 @@ def check_answer(answer: Answer, criteria: Sequence[str], project: Project, coun
             raise invalid(f"judgements.{name}", "is missing; judge by every criterion")
         where = f"judgements.{name}"
         if project.mode == "rating":
-            _check_scores(answer.judgements[name], project.rating_scale, count, where)
+            check_scores(answer.judgements[name], project.rating_scale, count, where)
         else:
             _check_order(answer.judgements[name], project, count, where)
 
@@ -226,7 +226,8 @@ def _check_order(judgement: Judgement, project: Project, count: int, where: str)
         raise invalid(f"{where}.tiers", f"{', '.join(missing)} missing; rank every answer", "not_weak_order")
 
 
-def _check_scores(judgement: Judgement, scale: int, count: int, where: str) -> None:
+def check_scores(judgement: Judgement, scale: int, count: int, where: str) -> None:
+    """Raise RefusedError 422 unless every one of the first ``count`` letters has a score of 1 to ``scale``."""
     letters = LETTERS[:count]
     if judgement.tiers:
         raise invalid(f"{where}.tiers", "are for ranking projects; send scores", "not_complete")
@@ -278,7 +279,7 @@ def _store_judgements(
     }
     rankings, ratings = [], []
     for name, judgement in answer.judgements.items():
-        tiers = judgement.tiers or _tiers_of_scores(judgement.scores)
+        tiers = judgement.tiers or tiers_of_scores(judgement.scores)
         rankings.append(
             common
             | {
@@ -306,8 +307,10 @@ def _store_judgements(
         db.execute(_ADD_RATINGS, ratings)
 
 
-def _tiers_of_scores(scores: Mapping[str, int]) -> list[list[str]]:
-    return [sorted(k for k, s in scores.items() if s == score) for score in sorted(set(scores.values()), reverse=True)]
+def tiers_of_scores(scores: Mapping[str, int]) -> tuple[tuple[str, ...], ...]:
+    """The order that scores imply, the highest first; equal scores are a tie."""
+    by_score = sorted(set(scores.values()), reverse=True)
+    return tuple(tuple(sorted(k for k, s in scores.items() if s == score)) for score in by_score)
 
 
 def _settle_task(db: Session, project: Project, task: Task, kind: str, revision: int) -> None:

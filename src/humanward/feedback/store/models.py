@@ -181,6 +181,15 @@ class ApiToken(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class Attempt(Base):
+    """Recent attempts to sign in by one key (an address or a name, kept as a hash); ``times`` in seconds since 1970."""
+
+    __tablename__ = "attempts"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    times: Mapped[list[Any]]
+    last: Mapped[datetime] = mapped_column(UtcTime, index=True)
+
+
 class PromptRow(Base):
     """A Prompt of a project; ``position`` is its place in the order of arrival."""
 

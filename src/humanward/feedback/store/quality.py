@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from humanward.feedback.quality.gold import Gold
 from humanward.feedback.quality.report import quality_report
-from humanward.feedback.store.models import RankingRow, Task
+from humanward.feedback.store.models import PromptRow, RankingRow, Task
 from humanward.feedback.store.transfer import stream_rankings
 
 
@@ -40,4 +40,22 @@ def project_quality(db: Session, project_id: int, gold: Gold, *, resamples: int 
             "tie": None,
             "converged": None,
         }
-    return quality_report(rankings, gold, resamples=resamples).as_json()
+    report = quality_report(rankings, gold, resamples=resamples).as_json()
+    _locate(db, project_id, report["disputed"])
+    return report
+
+
+def _locate(db: Session, project_id: int, disputed: list[dict[str, Any]]) -> None:
+    """Add to each set of answers its ``task_id`` (None when no task holds exactly those) and ``prompt_start``."""
+    ids = {one["prompt_id"] for one in disputed}
+    tasks = db.execute(
+        select(Task.id, Task.prompt_id, Task.completion_ids, PromptRow.text)
+        .join(PromptRow, (PromptRow.project_id == Task.project_id) & (PromptRow.id == Task.prompt_id))
+        .where(Task.project_id == project_id, Task.prompt_id.in_(ids))
+    ).all()
+    known = {(row.prompt_id, frozenset(row.completion_ids)): row.id for row in tasks}
+    texts = {row.prompt_id: row.text[:200] for row in tasks}
+    for one in disputed:
+        answers = frozenset(c for tier in one["tiers"] for c in tier)
+        one["task_id"] = known.get((one["prompt_id"], answers))
+        one["prompt_start"] = texts.get(one["prompt_id"], "")

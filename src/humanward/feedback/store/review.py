@@ -8,7 +8,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from humanward.feedback.store.answers import LETTERS, Judgement, letters_of, reviewed_task
+from humanward.feedback.store.answers import (
+    LETTERS,
+    Judgement,
+    check_scores,
+    letters_of,
+    reviewed_task,
+    tiers_of_scores,
+)
 from humanward.feedback.store.audit import Actor, record
 from humanward.feedback.store.errors import conflict, invalid, not_found
 from humanward.feedback.store.models import Assignment, Flag, Project, RankingRow, RatingRow, Submission, Task, Verdict
@@ -138,15 +145,21 @@ def _gold_tiers(db: Session, project: Project, task: Task, gold: Mapping[str, Ju
     known = [criterion.name for criterion in criteria_of(db, project.id)]
     letters = LETTERS[: len(task.completion_ids)]
     by_letter = dict(zip(LETTERS, letters_of(task), strict=False))
+    found: dict[str, Any] = {}
     if not gold:
         raise invalid("gold", "names no criterion; give the right order under at least one")
     for name, judgement in gold.items():
         if name not in known:
             raise invalid(f"gold.{name}", f"is no criterion of this project; use {', '.join(known)}")
-        named = [letter for tier in judgement.tiers for letter in tier]
-        if sorted(named) != sorted(letters) or any(not tier for tier in judgement.tiers):
+        tiers = judgement.tiers
+        if project.mode == "rating" and judgement.scores:
+            check_scores(judgement, project.rating_scale, len(letters), f"gold.{name}")
+            tiers = tiers_of_scores(judgement.scores)
+        named = [letter for tier in tiers for letter in tier]
+        if sorted(named) != sorted(letters) or any(not tier for tier in tiers):
             raise invalid(f"gold.{name}.tiers", f"is not an order of exactly {', '.join(letters)}", "not_weak_order")
-    return {name: [[by_letter[c] for c in tier] for tier in j.tiers] for name, j in gold.items()}
+        found[name] = [[by_letter[c] for c in tier] for tier in tiers]
+    return found
 
 
 def change_task(

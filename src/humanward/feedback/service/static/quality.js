@@ -30,6 +30,7 @@ async function start() {
       agreement(quality),
       annotators(people, quality.converged),
       disagreement(worst.entries.filter(({ disagreement: share }) => share > 0)),
+      unsettled(quality.disputed ?? [], project),
       positions(statistics.position),
     ),
   );
@@ -117,6 +118,25 @@ function disagreement(entries) {
     { className: "section" },
     h("h2", {}, "Where people differ most"),
     entries.length ? table(columns, entries, { label: "Items with most disagreement" }) : h("p", { className: "muted" }, "Nowhere so far."),
+  );
+}
+
+/** Where the order that the annotators together give is least certain: not the same as where they differ. */
+function unsettled(entries, project) {
+  if (!entries.length) return null;
+  const titles = new Map(project.criteria.map(({ name, title }) => [name, title]));
+  const columns = [
+    { title: "Prompt", row: true, className: "grow", of: (item) => (item.task_id ? h("a", { className: "clip", dir: "auto", href: `/projects/${id}/review#task=${item.task_id}` }, item.prompt_start || "(empty)") : h("span", { className: "clip", dir: "auto" }, item.prompt_start || "(empty)")) },
+    ...(project.criteria.length > 1 ? [{ title: "Criterion", of: ({ criterion }) => bdi(titles.get(criterion) ?? criterion) }] : []),
+    { title: "Still open", className: "num", of: ({ uncertainty }) => percent(uncertainty) },
+    { title: "Opinions", className: "num", of: ({ rankings }) => rankings },
+  ];
+  return h(
+    "section",
+    { className: "section" },
+    h("h2", {}, "Least settled"),
+    h("p", { className: "muted" }, "How open the order of the answers still is by the model of all annotators, each weighed by reliability: 100 % is a toss-up, 0 % is settled. Another opinion is worth most at the top."),
+    table(columns, entries.slice(0, 10), { label: "Least settled items" }),
   );
 }
 

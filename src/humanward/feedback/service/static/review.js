@@ -132,12 +132,12 @@ function itemActions(task) {
   const out = task.state === "excluded";
   const change = (act, words) => attempt(async () => (await act(), toast(words), await showTask(task.task_id)));
   const exclude = h("button", { type: "button", className: "quiet small-button", on: { click: () => change(() => patch(`/tasks/${task.task_id}`, { excluded: !out }), out ? "Back in." : "Taken out: nobody gets it any more.") } }, out ? "Put back" : "Take out");
-  if (meta("role") !== "admin" || project.mode === "rating") return exclude;
+  if (meta("role") !== "admin") return exclude;
   const setGold = () => {
     if (task.gold) return change(() => put(`/tasks/${task.task_id}/gold`, { gold: null }), "An ordinary item again.");
     if (!judge.complete) return toast(`To make it gold, ${judge.problem()} first.`);
-    const gold = Object.fromEntries(Object.entries(judge.judgements.body()).map(([name, { tiers }]) => [name, { tiers }]));
-    return change(() => put(`/tasks/${task.task_id}/gold`, { gold }), "Gold: this order is now what people are measured by.");
+    const gold = Object.fromEntries(Object.entries(judge.judgements.body()).map(([name, { tiers, scores }]) => [name, scores ? { scores } : { tiers }]));
+    return change(() => put(`/tasks/${task.task_id}/gold`, { gold }), project.mode === "rating" ? "Gold: the order of these scores is now what people are measured by." : "Gold: this order is now what people are measured by.");
   };
   return [h("button", { type: "button", className: "quiet small-button", title: "An item with a known answer, to measure people by", on: { click: setGold } }, task.gold ? "Not gold" : "Make gold"), exclude];
 }
