@@ -63,7 +63,7 @@ COMMON: dict[str, Any] = {
     "best_of_n": {"prompts": 0},
     "monitors": {"every": 2, "prompts": 64, "sources": TRUE},
     "ppo": {
-        "steps": 12,
+        "steps": 8,
         "rollout_size": 32,
         "minibatch_size": 16,
         "micro_batch_size": 16,
@@ -95,6 +95,8 @@ ARMS: dict[str, dict[str, Any]] = {
 
 PAIRS = {"prompts": 12, "members": 3, "epochs": 8}
 TRUTH_PROMPTS = 100
+REFERENCE_SAMPLES: dict[int, Any] = {}
+"""Answers of the reference, which is the same in every run: drawn once for all anchors."""
 
 
 def configuration(reward: str, arm: str, seed: int, out: Path) -> dict[str, Any]:
@@ -163,6 +165,7 @@ def measure(reward: str, arm: str, seed: int, out: Path) -> dict[str, Any]:
     started = time.perf_counter()
     run = new_run(out / "work" / f"{reward}-{arm}-seed{seed}", configuration(reward, arm, seed, out))
     run_prompts(run)
+    run._reference_samples = REFERENCE_SAMPLES
     truth = Truth(run)
     align_on_policy(run, truth.look)
     looks = [row for row in run.folder.metrics() if "monitor/step" in row]

@@ -44,6 +44,7 @@ class Run:
     _classifiers: dict[str, Classifier] = field(default_factory=dict, repr=False)
     _reward_models: RewardModel | RewardEnsemble | None = field(default=None, repr=False)
     _combined: CombinedReward | None = field(default=None, repr=False)
+    _reference_samples: dict[int, tuple[list[Prompt], list[str]]] = field(default_factory=dict, repr=False)
 
     @property
     def config(self) -> RunConfig:

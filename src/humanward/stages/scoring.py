@@ -167,17 +167,19 @@ def source_facts(run: Run) -> list[dict[str, Any]]:
 
 
 def reference_samples(run: Run, prompts: Sequence[Prompt], *, seed: int) -> tuple[list[Prompt], list[str]]:
-    """Prompts with one answer each of the reference: those of the sample stage, or new ones."""
+    """Training prompts with one answer each of the reference: those of the sample stage, or new ones, drawn once."""
     file = run.folder.file("completions.jsonl")
     # From the second round on the sample stage answers as the policy so far, not as the reference.
     if run.config.rounds.number == 1 and "sample" in run.folder.stages() and file.exists():
         by_id = {p.id: p for p in prompts}
         found = [(by_id[c.prompt_id], c.text) for c in read_jsonl(file, Completion) if c.prompt_id in by_id]
         return [p for p, _ in found], [text for _, text in found]
-    some = list(prompts[:256])
-    with run.base().role("reference"):
-        _, texts = respond(run.base(), some, run.config.sampling, seed=seed, step=0)
-    return some, texts
+    if seed not in run._reference_samples:
+        some = list(prompts[:256])
+        with run.base().role("reference"):
+            _, texts = respond(run.base(), some, run.config.sampling, seed=seed, step=0)
+        run._reference_samples[seed] = some, texts
+    return run._reference_samples[seed]
 
 
 # --- what training scores with -----------------------------------------------------------------------------------
