@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from humanward import __version__
-from humanward.algorithm_config import ALGORITHMS
+from humanward.algorithm_config import ALGORITHMS, ON_POLICY
 from humanward.config import RunConfig, load_config, parse_config
 from humanward.demo.cli import app as demo_app
 from humanward.errors import InputError
@@ -207,6 +207,9 @@ def align(
     run: RunOption,
     config: ConfigOption = None,
     algorithm: AlgorithmOption = None,
+    profile: Annotated[
+        bool, typer.Option(help="Record where time and memory go, by phase: profile.json, and a part of the report.")
+    ] = False,
     set_: SetOption = None,
     again: AgainOption = False,
     as_json: JsonOption = False,
@@ -223,7 +226,7 @@ def align(
         for line in change_algorithm(run, algorithm, again=again):
             _reporter(as_json).say(line)
     overrides = None if config is None else list(_overrides(set_, None, algorithm))
-    _stage(("prompts", "align"), run, config, set_ if config is None else overrides, again, as_json)
+    _stage(("prompts", "align"), run, config, set_ if config is None else overrides, again, as_json, profile=profile)
 
 
 app.command("evaluate")(
@@ -364,12 +367,24 @@ def _check_memory(config: RunConfig, as_json: bool) -> None:
 
 
 def _stage(
-    names: tuple[str, ...], path: Path, config: Path | None, set_: list[str] | None, again: bool, as_json: bool
+    names: tuple[str, ...],
+    path: Path,
+    config: Path | None,
+    set_: list[str] | None,
+    again: bool,
+    as_json: bool,
+    *,
+    profile: bool = False,
 ) -> None:
     from humanward.run_dir import leaving_nothing_half_begun
     from humanward.stages.loop import STAGES
 
     context = _open(path, config, set_, as_json)
+    if profile and context.config.algorithm not in ON_POLICY:
+        raise InputError(
+            f"--profile: times the steps of {', '.join(ON_POLICY)}; this run's algorithm is {context.config.algorithm}"
+        )
+    context.profile = profile
     with leaving_nothing_half_begun(context.folder):
         if "align" in names:
             _check_memory(context.config, as_json)

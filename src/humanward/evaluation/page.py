@@ -15,6 +15,7 @@ from humanward.evaluation.best_of_n_page import best_of_n_shown
 from humanward.evaluation.cells import bounds, number, percent, plain, typeset
 from humanward.evaluation.curves import Figure, health_curves, reward_curves, training_curves
 from humanward.evaluation.pictures import Whisker, histogram, scatter, whiskers
+from humanward.evaluation.profile import profile_shown
 from humanward.evaluation.quotes import both_ends, pairs
 from humanward.evaluation.rendering import render
 from humanward.evaluation.rows import EvaluationRow
@@ -34,10 +35,12 @@ def render_page(
     best_of_n: BestOfN | None = None,
     frontier: Frontier | None = None,
     alarms: Sequence[Mapping[str, Any]] = (),
+    profile: Mapping[str, Any] | None = None,
 ) -> str:
     """The whole page as one string without any reference to a network or another file.
 
-    ``best_of_n`` sums up ``frontier``; ``alarms`` are shown as a table instead of among the warnings.
+    ``best_of_n`` sums up ``frontier``; ``alarms`` are shown as a table instead of among the warnings;
+    ``profile`` is what profile.json holds.
     """
     scored, unscored = pairs(rows)
     context = {
@@ -56,6 +59,7 @@ def render_page(
         "warnings": other_warnings(report, alarms),
         "curves": training_curves(metrics, summary.kl_budget, bought=best_of_n is None),
         "health": health_curves(metrics),
+        "profile": profile_shown(profile),
         "reward_curves": reward_curves(metrics),
         "distributions": distributions(rows, summary),
         "accuracy": accuracy_picture(report["reward_model"]),

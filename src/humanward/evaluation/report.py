@@ -36,7 +36,7 @@ class ReportInputs:
     where it was measured. ``alarms``: of training, each with ``step``, ``name``, ``seen``, ``causes``, ``remedy``, and
     ``line``, as which it stands in ``warnings`` too. ``reward_sources``: of a combined reward each source's ``name``,
     ``kind``, ``weight``, ``shift`` and ``scale``. ``truncated``: by stage, how many texts each classifier cut.
-    ``judge_reads``: ``response`` or ``prompt+response``.
+    ``judge_reads``: ``response`` or ``prompt+response``. ``profile``: the content of profile.json, where there is one.
     """
 
     rows: Sequence[EvaluationRow]
@@ -61,6 +61,7 @@ class ReportInputs:
     reward_sources: Sequence[Mapping[str, Any]] = ()
     truncated: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     judge_reads: str = "response"
+    profile: Mapping[str, Any] | None = None
 
 
 def build_report(inputs: ReportInputs) -> dict[str, Any]:
@@ -84,6 +85,7 @@ def write_report(inputs: ReportInputs, folder: Path) -> dict[str, Any]:
         best_of_n=best_of_n,
         frontier=inputs.frontier,
         alarms=inputs.alarms,
+        profile=inputs.profile,
     )
     contents = {
         "report.html": page,
@@ -205,6 +207,7 @@ def _report(inputs: ReportInputs, summary: Summary, best_of_n: BestOfN | None) -
         "best_of_n": None if best_of_n is None else asdict(best_of_n),
         "truncated": {stage: dict(counts) for stage, counts in inputs.truncated.items()},
         "alarms": [{key: alarm[key] for key in ALARM} for alarm in inputs.alarms],
+        "profile": None if inputs.profile is None else dict(inputs.profile),
         "warnings": [
             *inputs.warnings,
             *summary.warnings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -18,6 +19,17 @@ def cores() -> int:
 def resident() -> int:
     """Bytes of memory that this process holds now; 0 where the system does not say (no /proc)."""
     return _kilobytes(PROC / "self" / "status", "VmRSS") or 0
+
+
+def peak_resident() -> int:
+    """The most memory that this process has held since ``reset_peak``, in bytes; 0 where the system does not say."""
+    return _kilobytes(PROC / "self" / "status", "VmHWM") or 0
+
+
+def reset_peak() -> None:
+    """Let ``peak_resident`` begin anew, where the system lets a process do so (Linux)."""
+    with suppress(OSError):
+        (PROC / "self" / "clear_refs").write_text("5", encoding="utf-8")
 
 
 def give_back() -> None:

@@ -21,7 +21,7 @@ def of_bfloat16_values() -> Iterator[None]:
     if _SETTING is None:
         yield
         return
-    settings: Any = torch.backends.mkldnn.matmul
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = settings.fp32_precision
     settings.fp32_precision = "bf16"
     try:

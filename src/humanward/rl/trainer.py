@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,16 +14,21 @@ from humanward.models.base import SharedBase
 from humanward.models.heads import ValueHead
 from humanward.models.machine import give_back
 from humanward.models.micro_batches import MicroBatches
+from humanward.models.tokens import Tokens
 from humanward.records import Prompt
 from humanward.rl import alarms
 from humanward.rl.alarms import Alarm
 from humanward.rl.kl import AdaptiveKL, FixedKL, k3
 from humanward.rl.losses import policy_loss_sum, value_loss_sum
 from humanward.rl.ops import masked_mean, masked_sum, masked_variance
+from humanward.rl.phases import Phases, Spent
 from humanward.rl.rollouts import Rollout, Scorer, build_rollout, judge_tokens, judge_values, respond
 from humanward.schedules import factor
 
 Metrics = dict[str, float]
+
+PHASES = ("sample", "policy", "reference", "reward", "learn")
+"""The parts of a step whose seconds are in its metrics, in their order."""
 
 
 class NonFiniteError(RuntimeError):
@@ -70,7 +74,7 @@ class OnPolicyTrainer:
         rates = [{"params": [*self.policy_parameters, *critic], "lr": config.learning_rate}]
         if head:
             rates.append({"params": head, "lr": config.critic_learning_rate})
-        self.optimizer = torch.optim.Adam(rates, eps=config.adam_epsilon)
+        self.optimizer = torch.optim.Adam(rates, eps=config.adam_epsilon, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: factor(config.schedule, step, config.steps)
         )
@@ -80,6 +84,8 @@ class OnPolicyTrainer:
         )
         self.micro_batches = MicroBatches(config.micro_batch_size, config.micro_batch_tokens, on_notice)
         self.generator = torch.Generator().manual_seed(seed)
+        self.phases = Phases(base.device)
+        self.spent: dict[str, Spent] = {}
         self._queue: list[int] = []
         self._asked: list[str] = []
         self.alarms: list[Alarm] = []
@@ -95,29 +101,16 @@ class OnPolicyTrainer:
         1. sample  2. judge under the policy  3. under the reference  4. score  5. build the rollout
         6. learn  7. update the KL coefficient
         """
-        config, started = self.config, time.perf_counter()
+        config, phases = self.config, self.phases
         self.alarms = []
         with self.base.role("policy"):
             prompts = self._next_prompts()
             self._asked = list(dict.fromkeys(prompt.id for prompt in prompts))
-            episodes, texts = respond(self.base, prompts, self.sampling, seed=self.seed, step=self.steps_done)
-            sampled = time.perf_counter()
-            temperature = self.sampling.temperature
-            logprobs, entropies, values = judge_tokens(
-                self.base,
-                episodes.tokens,
-                None if self.own_critic else self.value_head,
-                temperature=temperature,
-                micro_batches=self.micro_batches,
-            )
-            if self.own_critic and self.value_head is not None:
-                with self.base.role("critic"):
-                    values = judge_values(self.base, episodes.tokens, self.value_head, micro_batches=self.micro_batches)
-            with self.base.role("reference"):
-                ref_logprobs, _, _ = judge_tokens(
-                    self.base, episodes.tokens, None, temperature=temperature, micro_batches=self.micro_batches
-                )
-            scores = self.scorer(prompts, texts, episodes.tokens)
+            with phases("sample"):
+                episodes, texts = respond(self.base, prompts, self.sampling, seed=self.seed, step=self.steps_done)
+            logprobs, entropies, values, ref_logprobs = self._judge(episodes.tokens)
+            with phases("reward"):
+                scores = self.scorer(prompts, texts, episodes.tokens)
             rollout = build_rollout(
                 episodes,
                 scores,
@@ -130,9 +123,9 @@ class OnPolicyTrainer:
             )
             self._refuse_non_finite(rollout)
             metrics = self._describe(rollout, entropies)
-            judged = time.perf_counter()
             give_back()
-            metrics |= self._learn(rollout)
+            with phases("learn"):
+                metrics |= self._learn(rollout)
         give_back()
         metrics["ppo/kl_coef"] = self.kl.coef
         self.kl.update(metrics["ppo/sequence_kl"], len(rollout))
@@ -141,10 +134,26 @@ class OnPolicyTrainer:
             self._sound(alarm)
         self.steps_done += 1
         self.schedule.step()
-        metrics["ppo/seconds_sample"] = sampled - started
-        metrics["ppo/seconds_judge"] = judged - sampled
-        metrics["ppo/seconds_learn"] = time.perf_counter() - judged
+        self.spent = phases.take()
+        metrics |= {f"ppo/seconds_{name}": self.spent[name].seconds for name in PHASES}
         return metrics
+
+    def _judge(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(log-probabilities, entropies, values, the reference's log-probabilities), all (B, R)."""
+        temperature, micro_batches = self.sampling.temperature, self.micro_batches
+        with self.phases("policy"):
+            on_trunk = None if self.own_critic else self.value_head
+            logprobs, entropies, values = judge_tokens(
+                self.base, tokens, on_trunk, temperature=temperature, micro_batches=micro_batches
+            )
+            if self.own_critic and self.value_head is not None:
+                with self.base.role("critic"):
+                    values = judge_values(self.base, tokens, self.value_head, micro_batches=micro_batches)
+        with self.phases("reference"), self.base.role("reference"):
+            ref_logprobs, _, _ = judge_tokens(
+                self.base, tokens, None, temperature=temperature, micro_batches=micro_batches
+            )
+        return logprobs, entropies, values, ref_logprobs
 
     def _next_prompts(self) -> list[Prompt]:
         """The next rollout's prompts, each ``samples_per_prompt`` times; every pass over all has its own order."""
@@ -183,6 +192,13 @@ class OnPolicyTrainer:
         totals = self.micro_batches.retry(
             lambda: self._add_gradients(batch, count, warmup=warmup, first=first), batch.tokens
         )
+        with self.phases.detail("learn: optimizer"):
+            return self._take_step(batch, totals, count, warmup=warmup)
+
+    def _take_step(
+        self, batch: Rollout, totals: dict[str, torch.Tensor], count: torch.Tensor, *, warmup: bool
+    ) -> Metrics:
+        """Clip the gradient and move the weights; returns the minibatch's metrics."""
         norm = self._clip_gradients(warmup=warmup)
         if not bool(torch.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -200,9 +216,11 @@ class OnPolicyTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         for rows in self.micro_batches.split(batch.tokens):
             micro = batch[rows]
-            loss, sums, log_ratios = self._losses(micro, warmup=warmup)
+            with self.phases.detail("learn: forward"):
+                loss, sums, log_ratios = self._losses(micro, warmup=warmup)
             ratios.append(log_ratios)
-            self._backward(loss, count, micro)
+            with self.phases.detail("learn: backward"):
+                self._backward(loss, count, micro)
             if self.own_critic:
                 # In a role of its own: a backward pass has to happen in the role of its forward.
                 with self.base.role("critic"):

@@ -36,10 +36,11 @@ ROUND_STRIDE = 1_000_000_007
 
 @dataclass
 class Run:
-    """One run in progress."""
+    """One run in progress; ``profile``: whether the align stage records where its time goes."""
 
     folder: RunDir
     reporter: Reporter
+    profile: bool = False
     _base: SharedBase | None = field(default=None, repr=False)
     _classifiers: dict[str, Classifier] = field(default_factory=dict, repr=False)
     _reward_models: RewardModel | RewardEnsemble | None = field(default=None, repr=False)

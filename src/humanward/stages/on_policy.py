@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from humanward.run_dir import new_folder
 from humanward.stages.best_of_n import measure_frontier, measure_policy
 from humanward.stages.context import CRITIC_SEED, ROLLOUT_SEED, Run
 from humanward.stages.held_out import HeldOut, held_out_prompts
+from humanward.stages.profile import FILE, StepProfile, table
 from humanward.stages.scoring import RewardScorer, build_scorer, reward_name
 from humanward.stages.shaping import ShapedScorer
 
@@ -44,6 +45,10 @@ def align_on_policy(run: Run, watch: Callable[[int], None] = lambda step: None) 
     run.folder.begin("align", "ppo", "offline", "monitor")
     with run.reporter.track(f"align ({config.algorithm})", config.ppo.steps) as tracker:
         training.all_steps(tracker)
+    run.folder.file(FILE).unlink(missing_ok=True)
+    if training.profile:
+        for line in table(training.profile.write(run.folder.path)):
+            run.reporter.say(line)
     with new_folder(run.policy_folder) as folder:
         base.save_role("policy", folder)
     with training.keeping_the_policy():
@@ -78,6 +83,7 @@ class _Training:
         self.kl_at_start, self.stopped_at_budget = 0.0, False
         self.kept_step: int | None = None
         self._answered: list[tuple[Prompt, str]] = []
+        self.profile = StepProfile(run.base().device) if run.profile else None
         self.trainer = OnPolicyTrainer(
             run.base(),
             self.config,
@@ -91,6 +97,7 @@ class _Training:
             on_alarm=lambda alarm: self._sound(alarm, self.trainer.steps_done + 1),
             on_notice=self._warn,
         )
+        self.trainer.phases.detailed = run.profile
 
     def all_steps(self, tracker: Tracker) -> None:
         """Every step, with a look before each that ``monitors.every`` names and one after the last."""
@@ -114,8 +121,12 @@ class _Training:
 
     def _step(self) -> Metrics:
         already_cut = self.run.truncated()
-        with self.keeping_the_policy():
+        number = self.trainer.steps_done + 1
+        with self.keeping_the_policy(), self.profile.step(number) if self.profile else nullcontext():
             metrics = self.trainer.step() | self.scorer.metrics()
+        if self.profile:
+            tokens = metrics["ppo/response_length"] * self.config.rollout_size
+            self.profile.add(number, self.trainer.spent, tokens)
         # The judge only watches: nothing is chosen or stopped by what it says.
         metrics["ppo/toxicity"] = float(self.judge.score(*zip(*self._answered, strict=True)).mean())
         metrics["ppo/truncated"] = float(sum(self.run.truncated(already_cut).values()))

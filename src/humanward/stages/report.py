@@ -18,6 +18,8 @@ from humanward.evaluation.rows import EvaluationRow, read_rows
 from humanward.stages.best_of_n import FRONTIER
 from humanward.stages.context import Run
 from humanward.stages.off_policy import NO_REWARD
+from humanward.stages.profile import FILE as PROFILE
+from humanward.stages.profile import read_profile
 from humanward.stages.scoring import reward_name, source_facts
 
 LIBRARIES = ("humanward", "torch", "transformers", "peft", "numpy", "scipy")
@@ -68,6 +70,7 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         frontier=_frontier(run),
         alarms=[_alarm(**alarm) for alarm in align.get("alarms", ())],
         reward_sources=source_facts(run),
+        profile=read_profile(folder.file(PROFILE)),
         truncated={name: record["truncated"] for name, record in stages.items() if "truncated" in record},
     )
     report = write_report(inputs, folder.path)
