@@ -13,9 +13,11 @@ import torch
 from models import tiny
 from reward.test_reward_model import LORA, accuracy, preferences
 
-from humanward.config import RewardConfig
+from humanward.config import ModelConfig, RewardConfig
 from humanward.errors import InputError
+from humanward.models.base import SharedBase
 from humanward.models.heads import ScoreHead, ValueHead
+from humanward.models.loading import load_model
 from humanward.preferences import group_by_prompt
 from humanward.records import Preference, Prompt
 from humanward.reward.criteria import CriterionHead
@@ -196,6 +198,24 @@ def test_full_fine_tuning_learns_and_comes_back(tmp_path: Path) -> None:
     again = load_reward_model(tiny.shared_base(), tmp_path / "whole")
     prompts, texts = [p.prompt for p in held_out], [p.chosen for p in held_out]
     torch.testing.assert_close(again.score(prompts, texts), model.score(prompts, texts))
+
+
+def test_on_four_bits_it_learns_and_comes_back(tmp_path: Path) -> None:
+    """QLoRA: the base in NF4, adapter and head in float32; what it was trained on is recorded."""
+    pytest.importorskip("bitsandbytes")
+    wide = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2}
+    options = ModelConfig(policy=str(tiny.save(tmp_path / "base", **wide)), dtype="float32", quantization="nf4")
+    base = SharedBase(load_model(options))
+    groups = group_by_prompt(preferences(96, seed=1))
+    steps: list[TrainingStep] = []
+    model = train_reward_model(base, groups, config(epochs=4), LORA, seed=0, on_step=steps.append)
+    held_out = preferences(60, seed=2)
+    assert steps[-1].loss < 0.6 * steps[0].loss
+    model.save(tmp_path / "reward", {})
+    assert json.loads((tmp_path / "reward" / "reward_model.json").read_text())["quantization"] == "nf4"
+    again = load_reward_model(SharedBase(load_model(options)), tmp_path / "reward")
+    prompts, texts = [p.prompt for p in held_out], [p.chosen for p in held_out]
+    assert torch.equal(again.score(prompts, texts), model.score(prompts, texts))
 
 
 class StoppedError(Exception):

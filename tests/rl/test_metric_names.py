@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,10 @@ def test_the_align_stage_logs_what_the_glossary_names(run: Run) -> None:
 
 def test_the_reward_stage_logs_what_the_glossary_names(run: Run) -> None:
     pairs = [*preferences(24, seed=1), *preferences(12, seed=2)]
-    marked = [p.__class__(**{**p.__dict__, "split": "validation" if i >= 24 else "train"}) for i, p in enumerate(pairs)]
+    marked = [
+        replace(p, prompt=replace(p.prompt, text=f"{i} {p.prompt.text}"), split="train" if i < 24 else "validation")
+        for i, p in enumerate(pairs)
+    ]
     write_jsonl(run.folder.file("preferences.jsonl"), marked)
     run_reward(run)
     assert names(run, "reward/") == glossary("reward/") - {"reward/tie_parameter"}

@@ -127,7 +127,7 @@ def probe_edits(
         both = np.isfinite(scores) & known[rows]
         return [i for i, ok in zip(rows, both, strict=True) if ok], (scores - plain[rows])[both] / deviation
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for probe in PROBES:
         places, change = changes(probe.edit)
         if len({clusters[i] for i in places}) < 2:

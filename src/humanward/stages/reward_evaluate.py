@@ -43,7 +43,7 @@ from humanward.stages.scoring import reward_source
 
 CONTENT, PAGE = "reward_evaluation.json", "reward_evaluation.html"
 SCORED_AT_ONCE = 64
-PROBED = 200
+PROBED = 100
 """Answers that the probes edit, at most."""
 CURVE_ROLE = "reward-curve"
 
@@ -76,7 +76,8 @@ class _Detail:
 
     def __call__(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> tuple[Floats, Mapping[str, Floats]]:
         order = sorted(range(len(texts)), key=lambda i: len(prompts[i].text) + len(texts[i]))
-        scores, parts = np.empty(len(texts)), {}
+        scores = np.empty(len(texts))
+        parts: dict[str, Floats] = {}
         for start in range(0, len(order), SCORED_AT_ONCE):
             batch = order[start : start + SCORED_AT_ONCE]
             found: Scored = in_detail(self.source, [prompts[i] for i in batch], [texts[i] for i in batch])
@@ -199,7 +200,13 @@ def _feedback(path: Path) -> Sequence[Preference]:
         _, first = next(read_json_lines(path), (0, None))
         if isinstance(first, dict) and {"chosen_id", "rejected_id", "prompt_id"} <= first.keys():
             return read_jsonl(path, Preference)
-    found = import_files([path], "auto").feedback
+    try:
+        found = import_files([path], "auto").feedback
+    except InputError as error:
+        raise InputError(
+            f"{error}: --pairs needs two answers of which one was preferred (prompt, chosen, rejected), or a file of "
+            "`humanward feedback import`"
+        ) from None
     derived = derive_preferences(found.prompts, found.completions, found.rankings, locations=found.locations)
     return derived.preferences
 
@@ -253,7 +260,10 @@ def _curve(
         kept = groups[: max(2, round(share * len(groups)))]
         right = np.zeros(len(pairs))
         for number in range(plan.curve_seeds):
-            model = _train(run, kept, number, f"learning curve, {share:.0%} of the prompts", reporter)
+            if share == 1 and number == 0:
+                model = run.reward_model()  # trained on all of them already
+            else:
+                model = _train(run, kept, number, f"learning curve, {share:.0%} of the prompts", reporter)
             above, below = (model.score(prompts, [getattr(p, side) for p in pairs]) for side in ("chosen", "rejected"))
             right += outcomes(above.double().numpy(), below.double().numpy()) / plan.curve_seeds
         strict = sum(not pair.tie for group in kept for pair in group.pairs)

@@ -97,7 +97,10 @@ def source_by_name(name: str, label: str | None, probability: bool, reporter: Re
     if (folder / FACTS).exists():
         facts = read_facts(folder)
         # A base of other numbers than the one it was trained on would score differently.
-        known = {"policy": facts["base"], **{key: facts[key] for key in ("dtype", "quantization") if key in facts}}
+        known: dict[str, Any] = {
+            "policy": facts["base"],
+            **{key: facts[key] for key in ("dtype", "quantization") if key in facts},
+        }
         base = SharedBase(load_model(ModelConfig(**known)), system_prompt=facts.get("system_prompt"))
         return load_reward_models(base, [folder])
     if re.fullmatch(r"[\w.]+:\w+", name) and not folder.exists():
