@@ -197,7 +197,8 @@ def test_before_and_after_share_their_random_numbers() -> None:
 def test_progress_counts_prompts() -> None:
     base, seen = tiny.shared_base(), []
     sample(base, tiny.PROMPTS, KEYS, tiny.sampling(batch_size=2), seed=0, progress=seen.append)
-    assert seen == [2, 3]
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 3
 
 
 def test_uniform_numbers_are_uniform_and_keyed() -> None:

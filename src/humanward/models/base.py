@@ -79,6 +79,7 @@ class SharedBase:
             self.notices.append(
                 f"{self.name} scales or caps its logits; its own forward is used, which takes more memory"
             )
+        self.samples_by_engine = self._engine_agrees()
         if gradient_checkpointing:
             checkpoint_layers(self.model, self.name)
 
@@ -343,6 +344,16 @@ class SharedBase:
             entropy=entropy,
         )
         return logprobs, entropies, hidden
+
+    def _engine_agrees(self) -> bool:
+        """Whether the rollout engine computes what the model does; a notice gives the reason where it does not."""
+        # The engine's modules see this one.
+        from humanward.models.engine import why_not
+
+        reason = why_not(self)
+        if reason is not None and not self.model.config.is_encoder_decoder:
+            self.notices.append(f"{self.name} is sampled by the library's forward, which is slower: {reason}")
+        return reason is None
 
     @torch.no_grad()
     def _head_is_plain(self) -> bool:

@@ -69,6 +69,9 @@ class _Rehearsed(SharedBase):
         text = self.model.config.get_text_config()
         return not any(getattr(text, name, None) not in (None, 1, 1.0) for name in _CAPPING)
 
+    def _engine_agrees(self) -> bool:
+        return False
+
 
 @dataclass(frozen=True)
 class Build:

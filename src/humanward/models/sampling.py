@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from transformers import DynamicCache, EncoderDecoderCache
 
 from humanward.config import SamplingConfig
+from humanward.errors import InputError
 from humanward.models.base import SharedBase
+from humanward.models.engine import Engine
 from humanward.models.states import decoder_prefix
 from humanward.models.tokens import Tokens, make_tokens, pad_left
 
@@ -46,7 +49,7 @@ def choose(
     ``top_k`` keeps the k most probable tokens (0: all), ``top_p`` the smallest set of most probable tokens whose
     probability reaches p (1: all); both renormalise what they keep.
     """
-    scaled = logits.float() / temperature
+    scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
     if 0 < top_k < scaled.shape[-1]:
         threshold = scaled.topk(top_k, dim=-1).values[:, -1:]
         scaled = scaled.masked_fill(scaled < threshold, -torch.inf)
@@ -56,9 +59,29 @@ def choose(
         before = ordered.cumsum(-1) - ordered
         kept = torch.where(before < top_p, ordered, 0.0)
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept)
-    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    target = uniform.to(cumulative)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
+    return _inverse(probabilities, uniform)
+
+
+BLOCK = 64
+"""Probabilities that are added up before the blocks' sums are: two short searches instead of one long sum."""
+
+
+def _inverse(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """(B,) the index whose share of the cumulative distribution of ``probabilities`` (B, V) holds ``uniform`` (B,).
+
+    The distribution need not be normalised. First the block of tokens is found that holds it, then the token.
+    """
+    count = probabilities.shape[-1]
+    blocks = functional.pad(probabilities, (0, -count % BLOCK)).unflatten(-1, (-1, BLOCK))
+    sums = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    target = uniform.to(sums)[:, None] * sums[:, -1:]
+    block = torch.searchsorted(sums, target, right=True).clamp_max(sums.shape[-1] - 1)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, BLOCK))[:, 0].double().cumsum(-1)
+    left = target - functional.pad(sums, (1, 0)).gather(1, block)
+    # Sums in another order may differ by rounding: a token without probability at either end is not chosen for it.
+    last = (inside < inside[:, -1:]).sum(-1, keepdim=True)
+    token = torch.searchsorted(inside, left.clamp_min(0), right=True).minimum(last)
+    return (block * BLOCK + token)[:, 0]
 
 
 class _Decoder:
@@ -160,8 +183,12 @@ def sample(
     """One response for each prompt (token ids), under the base's present role.
 
     ``keys`` name each sample (prompt id and sample number): together with ``seed`` they decide its random numbers.
-    Prompts are batched by length, finished rows leave the batch, and ``progress`` is told how many are done.
+    Prompts are batched by length, finished rows leave the batch, and ``progress`` is told how many are done. Where the
+    base's model allows it the rollout engine draws them (humanward.models.engine), else the library's own forward.
     """
+    _refuse_too_long(base, prompts, config)
+    if base.samples_by_engine and base._own_head and prompts:
+        return _sample_by_engine(base, prompts, keys, config, seed, progress)
     responses: list[Response | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     done = 0
@@ -174,6 +201,38 @@ def sample(
         done += len(batch)
         progress(done)
     return responses  # type: ignore[return-value]
+
+
+def _refuse_too_long(base: SharedBase, prompts: Sequence[Sequence[int]], config: SamplingConfig) -> None:
+    longest = max(map(len, prompts), default=0)
+    if longest + config.max_new_tokens > base.context:
+        raise InputError(
+            f"a prompt of {longest} tokens and sampling.max_new_tokens = {config.max_new_tokens} exceed {base.name}'s "
+            f"context of {base.context} tokens; shorten prompts (model.max_prompt_tokens) or responses"
+        )
+
+
+def _sample_by_engine(
+    base: SharedBase,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    config: SamplingConfig,
+    seed: int,
+    progress: Callable[[int], None],
+) -> list[Response]:
+    def draw(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        return choose(logits, uniform, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
+
+    engine = Engine(
+        base,
+        prompts,
+        torch.from_numpy(np.stack([uniforms(seed, key, config.max_new_tokens) for key in keys])),
+        draw,
+        rows=config.batch_size,
+        closes=(lambda ids: _closes(base, ids, config.stop)) if config.stop else None,
+        progress=progress,
+    )
+    return [Response(tuple(ids), ended) for ids, ended in engine.run()]
 
 
 def _sample_batch(
