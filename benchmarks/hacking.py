@@ -6,7 +6,8 @@ trained on the rankings of a few prompts. Each run is one file below --out; fini
 interrupted benchmark goes on where it stopped.
 
     python benchmarks/hacking.py --json --out runs/bench/hacking > runs/bench/hacking.json
-    python benchmarks/hacking.py --only token --seeds 1
+    python benchmarks/hacking.py --only token --seeds 0
+    python benchmarks/hacking.py --docs docs
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hacking_pictures import write_page
 from hacking_results import DEMANDED, REWARDS, summarise
 from machine import describe_machine
 
@@ -63,11 +65,11 @@ COMMON: dict[str, Any] = {
     "best_of_n": {"prompts": 0},
     "monitors": {"every": 2, "prompts": 64, "sources": TRUE},
     "ppo": {
-        "steps": 8,
+        "steps": 12,
         "rollout_size": 32,
-        "minibatch_size": 16,
-        "micro_batch_size": 16,
-        "epochs": 2,
+        "minibatch_size": 8,
+        "micro_batch_size": 8,
+        "epochs": 1,
         "learning_rate": 5e-3,
         "schedule": "constant",
         "critic_warmup_steps": 1,
@@ -231,7 +233,7 @@ def main() -> None:
     ]
     for reward, arm, seed in dict.fromkeys(wanted):
         file = files / f"{reward}-{arm}-seed{seed}.json"
-        if not file.exists():
+        if not file.exists() and not options.finished:
             content = measure(reward, arm, seed, options.out)
             write_text(file, json.dumps(content) + "\n")
             last = content["looks"][-1]
@@ -243,6 +245,8 @@ def main() -> None:
             )
     found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(files.glob("*.json"))]
     result = summarise(found)
+    if options.docs is not None:
+        write_page(found, result, options.docs)
     if options.json:
         print(json.dumps({"benchmark": "hacking", **result, **describe_machine()}))
     else:
@@ -258,6 +262,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--arm", choices=tuple(ARMS), help="one of the mitigations")
     parser.add_argument("--further", action="store_true", help="every mitigation against every reward")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--finished", action="store_true", help="start no run; tell of those that have finished")
+    parser.add_argument("--docs", type=Path, help="write table and pictures into this folder's reward-hacking.md")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/hacking"), help="the runs are kept here")
     return parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""What the runs of benchmarks/hacking.py say: what was lost, what each mitigation kept, when alarms fired, Gao's curve."""
+"""What the runs of benchmarks/hacking.py say: what was lost, what mitigations kept, when alarms fired, Gao's curve."""
 
 from __future__ import annotations
 
@@ -153,7 +153,8 @@ def _demand(what: str, holds: int, of: int) -> dict[str, Any]:
 def _table(arms: Mapping[str, Any], alarms: Mapping[str, Any], demands: Sequence[Mapping[str, Any]]) -> list[str]:
     """Markdown: arms by reward, alarms by seed, demands."""
     lines = [
-        "| reward | mitigation | seeds | true reward at the end | its peak | against none, same seeds | better | reward | KL, nats | tokens |",
+        "| reward | mitigation | seeds | true reward at the end | its peak | against none, same seeds | better "
+        "| reward | KL, nats | tokens |",
         f"|{' --- |' * 10}",
     ]
     for reward in REWARDS:

@@ -97,6 +97,7 @@ def test_the_examples_together_show_every_key() -> None:
 
 
 def alike(key: str) -> str:
+    key = re.sub(r"^(monitors|constraint)\.sources", "reward.sources", key)
     return re.sub(r"^(feedback\.gold_options|evaluation\.judge_options)\.", "reward.classifier_options.", key)
 
 
