@@ -4,11 +4,11 @@
     python benchmarks/ppo_speed.py --venvs ~/peer-venvs --out runs/bench/speed --json > runs/speed.json
     python benchmarks/ppo_speed.py --sweep --out runs/bench/speed            # how our cost grows
 
-Both modes take 32 prompts of 16 to 48 tokens, 64 new tokens, 4 epochs and one minibatch (--episodes and so on change it),
-on a Llama of random weights. The sides alternate: one process of each in turn, --repeats times, so that what else the
-machine does falls on all of them. Every side first tries its settings (number format, episodes in one forward) for one
-step, and is measured at its best. Processes that were measured are kept in --out, so a stopped benchmark goes on where it
-was.
+Both modes take 32 prompts of 16 to 48 tokens, 64 new tokens, 4 epochs and one minibatch (--episodes and so on change
+it), on a Llama of random weights. The sides alternate: one process of each in turn, --repeats times, so that what else
+the machine does falls on all of them. Every side first tries its settings (number format, episodes in one forward) for
+one step, and is measured at its best. Processes that were measured are kept in --out, so a stopped benchmark goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def rate(found: dict[str, Any]) -> float:
 def best_setting(side: Side, work: Any, venvs: Path | None, out: Path) -> Any:
     """The job of the side at the setting whose one measured step was the fastest."""
     trials = [
-        replace(work, dtype=dtype, setting=setting, steps=1, warmup=1)
+        replace(work, dtype=dtype, setting=setting, steps=1, warmup=0)
         for dtype in side.dtypes
         for setting in side.settings
         if not setting.isdecimal() or work.episodes % int(setting) == 0

@@ -13,13 +13,14 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
-from work import DTYPES, LORA, VOCABULARY, Meter, Work, tokenizer
+from work import DTYPES, LORA, Meter, Work, tokenizer
 
 
 def main() -> None:
     """Load, warm up, measure, print. ``setting`` is the number of episodes in one forward and backward pass."""
     work = Work.from_command_line()
-    meter = Meter()
+    meter = Meter(work.device)
+    cuda = work.device.startswith("cuda")
     dtype = DTYPES[work.dtype]
 
     def causal() -> Any:
@@ -27,10 +28,10 @@ def main() -> None:
 
     def scalar() -> Any:
         return AutoModelForSequenceClassification.from_pretrained(
-            f"{work.model}/reward", num_labels=1, dtype=dtype, local_files_only=True
+            work.reward_model, num_labels=1, dtype=dtype, local_files_only=True
         )
 
-    words = tokenizer(VOCABULARY)
+    words = tokenizer(work.vocabulary)
     words.padding_side = "left"
     policy, reference = causal(), None
     if work.train == "lora":
@@ -40,7 +41,7 @@ def main() -> None:
     rows, batch = work.episodes, int(work.setting or work.episodes)
     steps = work.steps + work.warmup
     config = PPOConfig(
-        output_dir=work.out, seed=0, use_cpu=True, bf16=False, gradient_checkpointing=False, learning_rate=1e-5,
+        output_dir=work.out, seed=0, use_cpu=not cuda, bf16=False, gradient_checkpointing=False, learning_rate=1e-5,
         report_to="none", save_strategy="no", logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False,
         per_device_train_batch_size=batch, gradient_accumulation_steps=rows // batch, num_mini_batches=1,
         num_ppo_epochs=work.epochs, total_episodes=rows * steps, local_rollout_forward_batch_size=batch,

@@ -27,7 +27,7 @@ def main() -> None:
     if work.train == "full":
         reference = copy.deepcopy(policy)
     reward = AutoModelForSequenceClassification.from_pretrained(
-        f"{work.model}/reward", num_labels=1, torch_dtype=dtype, local_files_only=True
+        work.reward_model, num_labels=1, torch_dtype=dtype, local_files_only=True
     ).eval()
     rows, batch = work.episodes, int(work.setting or work.episodes)
     trainer = PPOTrainer(

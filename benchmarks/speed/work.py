@@ -62,6 +62,9 @@ class Work:
     seed: int = 0
     setting: str = ""
     out: str = ""
+    device: str = "cpu"
+    quantization: str = "none"
+    vocabulary: int = VOCABULARY
 
     @classmethod
     def from_command_line(cls) -> Work:
@@ -69,6 +72,12 @@ class Work:
         work = cls(**json.loads(sys.argv[1]))
         torch.set_num_threads(work.threads)
         return work
+
+    @property
+    def reward_model(self) -> str:
+        """The peers' reward and value models: a sequence classifier beside the model, or the model with a new head."""
+        beside = Path(self.model) / "reward"
+        return str(beside if beside.exists() else self.model)
 
     def to_json(self) -> str:
         """The job as a child's argument."""
@@ -123,34 +132,47 @@ def status(name: str) -> int:
 
 
 class Meter:
-    """Wall and CPU seconds by step and by phase, and the peak of resident memory above what was held at the start."""
+    """Wall and CPU seconds by step and by phase, and the peak of memory above what was held at the start.
 
-    def __init__(self) -> None:
+    Memory is the process's on the CPU and what PyTorch gave out on CUDA, where every reading of the clock waits.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.cuda = device.startswith("cuda")
+        self.phases: dict[str, float] = {}
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        if self.cuda:
+            torch.cuda.init()
+            self.before = 0
+            return
         with torch.autocast("cpu", dtype=torch.bfloat16):
             (torch.ones(64, 64, requires_grad=True) @ torch.ones(64, 64)).sum().backward()
         gc.collect()
         self.before = status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        self.phases: dict[str, float] = {}
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
+
+    def _now(self) -> float:
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the block's seconds to a phase."""
-        began = time.perf_counter()
+        began = self._now()
         try:
             yield
         finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
+            self.phases[name] = self.phases.get(name, 0.0) + self._now() - began
 
     def start(self) -> None:
         """A step begins."""
-        self._began = time.perf_counter(), time.process_time()
+        self._began = self._now(), time.process_time()
 
     def stop(self) -> None:
         """A step ends."""
-        self.wall.append(time.perf_counter() - self._began[0])
+        self.wall.append(self._now() - self._began[0])
         self.cpu.append(time.process_time() - self._began[1])
 
     def forget(self) -> None:
@@ -159,8 +181,9 @@ class Meter:
 
     def report(self, **more: Any) -> None:
         """Print everything as one line of JSON."""
+        peak = torch.cuda.max_memory_allocated() if self.cuda else status("VmHWM") - self.before
         found = {
-            "wall": self.wall, "cpu": self.cpu, "phases": self.phases, "peak": status("VmHWM") - self.before,
+            "wall": self.wall, "cpu": self.cpu, "phases": self.phases, "peak": peak,
             "versions": versions(), **more,
         }  # fmt: skip
         print(json.dumps(found), flush=True)
