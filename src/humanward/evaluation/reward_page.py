@@ -11,7 +11,7 @@ from humanward.evaluation.numerals import p_words, plural
 from humanward.evaluation.pictures import Whisker, whiskers
 from humanward.evaluation.rendering import render
 from humanward.evaluation.reward_pictures import curve, reliability
-from humanward.evaluation.reward_words import GROUPS, WANTED, baseline
+from humanward.evaluation.reward_words import GROUPS, WANTED, baseline, told_apart
 
 Content = Mapping[str, Any]
 TITLES = {
@@ -80,7 +80,11 @@ def _set(one: Content) -> dict[str, Any]:
             *({"name": row["name"], "rule": row["rule"], **_row(row), **_difference(row)} for row in one["baselines"]),
         ],
         "groups": [
-            {"title": TITLES[key], "rows": [{"name": row["name"], **_row(row)} for row in one[key]]}
+            {
+                "title": TITLES[key],
+                "rows": [{"name": row["name"], **_row(row)} for row in told_apart(one[key])[0]],
+                "few": ", ".join(f"{row['name']} ({row['n']})" for row in told_apart(one[key])[1]),
+            }
             for key, _ in GROUPS
             if one[key]
         ],
@@ -106,7 +110,7 @@ def _bounds(ci95: Sequence[float] | None) -> tuple[float, float] | None:
 
 def _row(row: Content) -> dict[str, str]:
     return {
-        "value": "too few" if row["value"] is None else cells.percent(row["value"], 1),
+        "value": cells.percent(row["value"], 1),
         "ci": "" if not row["ci95"] else " to ".join(cells.percent(bound, 1) for bound in row["ci95"]),
         "n": f"{row['n']:,}",
     }

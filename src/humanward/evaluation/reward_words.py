@@ -230,17 +230,25 @@ def _table(one: Content) -> Table:
             f"{row['n']:,}",
         )
     for key, title in GROUPS:
-        for place, row in enumerate(one[key]):
-            if place == 0:
-                table.add_section()
+        known, few = told_apart(one[key])
+        if one[key]:
+            table.add_section()
+        for row in known:
             table.add_row(
-                Text(f"{title} {row['name']}"),
-                percent(row["value"], 1) if row["value"] is not None else "too few",
-                within(row["ci95"]) if row["ci95"] else "",
+                Text(f"{title} {row['name'] or '(none)'}"),
+                percent(row["value"], 1),
+                within(row["ci95"]),
                 "",
                 f"{row['n']:,}",
             )
+        if few:
+            table.add_row(Text(f"{title} {len(few)} with too few pairs"), "", "", "", f"{sum(r['n'] for r in few):,}")
     return table
+
+
+def told_apart(rows: Sequence[Content]) -> tuple[list[Content], list[Content]]:
+    """(groups that have a number, those with too few pairs for one)."""
+    return [row for row in rows if row["value"] is not None], [row for row in rows if row["value"] is None]
 
 
 GROUPS = (
