@@ -5,8 +5,8 @@
     python benchmarks/gpu_speed.py --device cpu --shapes micro --prompts 4 --prompt 8 --response 8    # anywhere
 
 A step of PPO with LoRA of rank 16: 128 prompts of 256 tokens, 256 new tokens, 4 epochs; --steps of them after one
-that warms up. Sampling is held against the bandwidth of memory (weights and cache read once a token), learning against
-the arithmetic: both as this device reaches them in a copy and in a large product, and as --bandwidth and --peak give them.
+that warms up. Sampling is held against memory bandwidth (weights and cache read once a token), learning against the
+arithmetic: both as this device reaches them in a copy and in a large product, and as --bandwidth and --peak give them.
 """
 
 from __future__ import annotations
