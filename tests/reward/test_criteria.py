@@ -22,7 +22,7 @@ from humanward.preferences import group_by_prompt
 from humanward.records import Preference, Prompt
 from humanward.reward.criteria import CriterionHead
 from humanward.reward.model import RewardModel, load_reward_model
-from humanward.reward.training import TrainingStep, train_reward_model
+from humanward.reward.training import PairLoss, TrainingStep, train_reward_model
 
 
 def config(**changes) -> RewardConfig:
@@ -159,6 +159,23 @@ def test_the_ties_parameter_is_learned_or_given(ties: str) -> None:
     assert model.tie_model[0] == ties
     train(pairs, ties=ties, tie_parameter=0.4, epochs=1, on_step=given.append)
     assert [step.tie_parameter for step in given] == pytest.approx([0.4] * len(given))
+
+
+@pytest.mark.parametrize(("ties", "wanted"), [("davidson", 2 / 3), ("rao-kupper", 2 * math.atanh(0.25))])
+def test_the_most_likely_parameter_is_the_share_of_ties(ties: str, wanted: float) -> None:
+    """Of answers that all score alike a quarter tie: nu / (2 + nu) = 1/4 at nu = 2/3, tanh(eta / 2) = 1/4."""
+    pairs = [dataclasses.replace(p, tie=i % 4 == 0) for i, p in enumerate(preferences(40, seed=1))]
+    groups = group_by_prompt(pairs)
+    objective = PairLoss(config(ties=ties), groups, ()).double()
+    with torch.no_grad():
+        objective.log_parameter.fill_(0.7)
+    scores = torch.zeros(sum(len(g.texts) for g in groups), 1, dtype=torch.float64)
+    optimizer = torch.optim.Adam([objective.log_parameter], lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        objective(scores, groups)[0].backward()
+        optimizer.step()
+    assert objective.parameter == pytest.approx(wanted, rel=1e-3)
 
 
 def test_without_ties_every_kind_of_tie_trains_the_same_model() -> None:
