@@ -73,11 +73,10 @@ def reward_evaluate(
 ) -> None:
     """Measure a reward on pairs that people judged: accuracy against baselines, calibration, probes, learning curve.
 
-    Writes reward_evaluation.json and reward_evaluation.html.
+    Writes reward_evaluation.json and reward_evaluation.html. With --source instead of --run any reward is measured, such
+    as --source demo/detector --label nothate.
 
     Example: humanward reward evaluate --run runs/mine --pairs hhh.jsonl --learning-curve
-
-    Example: humanward reward evaluate --source demo/detector --label nothate --pairs pairs.jsonl --out runs/detector
     """
     from humanward.evaluation.reward_words import terminal_lines
     from humanward.progress import Reporter
