@@ -284,6 +284,17 @@ def test_without_https_on_another_name(service: Service, visit: Visit) -> None:
     assert stored(service, project, name) == [{"overall": [["A"], ["B"], ["C"], ["D"]]}]
 
 
+def test_the_next_criterion_is_in_sight_on_a_phone(service: Service, visit: Visit) -> None:
+    project, name = new(service, criteria=("helpful", "honest"))
+    page = ready(visit(name, f"/projects/{project}/label", viewport={"width": 390, "height": 700}))
+    press(page, "1 j 2 j 3 j 4")
+    expect(page.locator(".criteria")).not_to_be_in_viewport()
+    press(page, "Control+Enter")
+    expect(page.locator(".criterion[aria-pressed=true]")).to_contain_text("Honest")
+    tab, prompt = (page.locator(what).bounding_box() for what in (".criterion[aria-pressed=true]", ".prompt"))
+    assert prompt["y"] + prompt["height"] <= tab["y"]
+
+
 def test_several_criteria(service: Service, visit: Visit) -> None:
     project, name = new(service, criteria=("helpful", "honest", "harmless"))
     page = ready(visit(name, f"/projects/{project}/label"))

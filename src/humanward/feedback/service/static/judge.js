@@ -89,6 +89,8 @@ export class Judge {
   show(criterion) {
     this.criterion = criterion;
     this.update();
+    // On a phone the names of the criteria scroll away; whoever moves on must see where they are.
+    this.tabs.scrollIntoView({ block: "nearest" });
     const { title } = this.criteria.find(({ name }) => name === criterion);
     say(`${title}: ${this.#inWords()}`);
   }

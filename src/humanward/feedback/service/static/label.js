@@ -184,7 +184,7 @@ async function submit() {
     if (next) {
       judge.show(next);
       drawState();
-      judge.cards.focus(judge.labels[0]);
+      judge.cards.focus(judge.labels[0], { scroll: false });
       return;
     }
     toast(`Not complete: ${judge.problem()}.`);

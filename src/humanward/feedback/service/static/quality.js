@@ -44,10 +44,11 @@ function joined({ statistics, annotators = [] }) {
 
 function figures(statistics, { progress }) {
   const { seconds: time } = statistics;
+  const pairs = statistics.pairs + statistics.ties;
   return [
     figure("Items done", `${progress.done.toLocaleString("en")} of ${(progress.done + progress.open).toLocaleString("en")}`, `${statistics.prompts_with_overlap.toLocaleString("en")} with several opinions`),
     figure("Rankings", statistics.rankings.toLocaleString("en"), statistics.superseded ? `${statistics.superseded.toLocaleString("en")} earlier versions` : ""),
-    figure("Ties", percent(statistics.pairs ? statistics.ties / statistics.pairs : null), `of ${count(statistics.pairs, "pair")}`),
+    figure("Ties", percent(pairs ? statistics.ties / pairs : null), `of ${count(pairs, "pair")}`),
     figure("None acceptable", percent(statistics.rankings ? statistics.none_acceptable / statistics.rankings : null), `${statistics.none_acceptable.toLocaleString("en")} times`),
     figure("Time for an item", seconds(time?.median), time ? `${seconds(time.p10)} to ${seconds(time.p90)} for most` : "not measured"),
   ];
@@ -67,16 +68,17 @@ function agreement({ statistics, by_criterion: criteria = {} }) {
     ["Kendall’s W", statistics.kendall_w],
   ];
   const rows = measures.map(([name, estimate]) => ({ name, ...estimate }));
+  const measured = statistics.alpha.value !== null;
   const alphas = Object.entries(criteria).map(([name, { alpha }]) => ({ name, ...alpha }));
   return h(
     "section",
     { className: "section" },
     h("h2", {}, "Agreement"),
-    statistics.alpha.value === null
+    !measured
       ? h("p", { className: "muted" }, "Agreement can be measured once several people have judged the same items.")
       : h("p", { className: "muted" }, "Alpha and W are 1 when people agree fully; alpha is 0 when they agree no more than by chance. Lines are 95 % intervals."),
-    chartBox(intervals(rows, { label: "Agreement with intervals" })),
-    alphas.length > 1 ? [h("h3", {}, "Alpha by criterion"), chartBox(intervals(alphas, { label: "Krippendorff’s alpha by criterion" }))] : null,
+    measured ? chartBox(intervals(rows, { label: "Agreement with intervals" })) : null,
+    measured && alphas.length > 1 ? [h("h3", {}, "Alpha by criterion"), chartBox(intervals(alphas, { label: "Krippendorff’s alpha by criterion" }))] : null,
   );
 }
 
