@@ -97,7 +97,7 @@ MOST_SUBSETS = 24
 
 def _short(name: str) -> str:
     words = name.replace("_", " ")
-    return words if len(words) <= 24 else f"{words[:23]}…"
+    return words if len(words) <= 32 else f"{words[:31]}…"
 
 
 def _width(rows: Sequence[Content]) -> int:

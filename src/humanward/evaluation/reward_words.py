@@ -56,7 +56,7 @@ def warnings(content: Content) -> list[str]:
     if content["probes"] is not None:
         found += [
             f"Probe {row['name']}: the score changes by {sd(row['mean'])} ({sd_interval(row['ci95'])}) where "
-            f"{WANTED[row['wanted']]} is wanted; a policy trained on this reward will find it."
+            f"{WANTED[row['wanted']]} is wanted; a policy trained on this reward will follow it."
             for row in content["probes"]["edits"]
             if row["verdict"] == "unsound"
         ]
