@@ -128,8 +128,18 @@ class SamplingConfig(Section):
     temperature: float = Field(1.0, gt=0)
     top_k: int = Field(0, ge=0, description="0 keeps all tokens; for the sample and evaluate stages only")
     top_p: float = Field(1.0, gt=0, le=1, description="1 keeps all tokens; for the sample and evaluate stages only")
-    batch_size: int = Field(128, ge=1)
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="drop tokens less probable than this share of the most probable one; 0 keeps all; for the same stages",
+    )
+    batch_size: int = Field(128, ge=1, description="responses sampled at once")
     stop: tuple[str, ...] = Field((), description="texts that end a response, besides the model's own end tokens")
+
+    def unfiltered(self) -> SamplingConfig:
+        """The same, drawing from the model's whole distribution, which is the one that training learns from."""
+        return self.model_copy(update={"top_k": 0, "top_p": 1.0, "min_p": 0.0})
 
     @field_validator("stop")
     @classmethod

@@ -70,6 +70,11 @@ def test_a_first_token_without_probability_is_never_chosen() -> None:
         ({"top_p": 0.05}, [1, 0, 0, 0]),
         ({"top_k": 3, "top_p": 0.5}, [4 / 7, 3 / 7, 0, 0]),  # of .444 .333 .222, .444 + .333 reaches .5
         ({"top_k": 1}, [1, 0, 0, 0]),
+        ({"min_p": 0.6}, [4 / 7, 3 / 7, 0, 0]),  # .3 and .4 are at least .6 x .4 = .24
+        ({"min_p": 0.4}, [4 / 9, 3 / 9, 2 / 9, 0]),
+        ({"min_p": 0.99}, [1, 0, 0, 0]),
+        ({"top_p": 0.8, "min_p": 0.6}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_k": 1, "min_p": 0.1}, [1, 0, 0, 0]),
     ],
 )
 def test_filters_keep_the_right_sets(options: dict, kept: list[float]) -> None:

@@ -42,12 +42,19 @@ def uniforms(seed: int, key: str, count: int) -> np.ndarray:
 
 
 def choose(
-    logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_k: int = 0, top_p: float = 1.0
+    logits: torch.Tensor,
+    uniform: torch.Tensor,
+    *,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> torch.Tensor:
     """(B,) token ids: the inverse cumulative distribution of softmax(logits / temperature) at ``uniform`` (B,).
 
     ``top_k`` keeps the k most probable tokens (0: all), ``top_p`` the smallest set of most probable tokens whose
-    probability reaches p (1: all); both renormalise what they keep.
+    probability reaches p (1: all), ``min_p`` those whose probability is at least that share of the largest (0: all).
+    They apply in this order; each renormalises what it keeps.
     """
     scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
     if 0 < top_k < scaled.shape[-1]:
@@ -59,6 +66,9 @@ def choose(
         before = ordered.cumsum(-1) - ordered
         kept = torch.where(before < top_p, ordered, 0.0)
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, kept)
+    if min_p > 0.0:
+        least = min_p * probabilities.amax(-1, keepdim=True)
+        probabilities = torch.where(probabilities < least, 0.0, probabilities)
     return _inverse(probabilities, uniform)
 
 
@@ -212,6 +222,11 @@ def _refuse_too_long(base: SharedBase, prompts: Sequence[Sequence[int]], config:
         )
 
 
+def _chooser(config: SamplingConfig) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    settings = config.model_dump(include={"temperature", "top_k", "top_p", "min_p"})
+    return lambda logits, uniform: choose(logits, uniform, **settings)
+
+
 def _sample_by_engine(
     base: SharedBase,
     prompts: Sequence[Sequence[int]],
@@ -220,14 +235,11 @@ def _sample_by_engine(
     seed: int,
     progress: Callable[[int], None],
 ) -> list[Response]:
-    def draw(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-        return choose(logits, uniform, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
-
     engine = Engine(
         base,
         prompts,
         torch.from_numpy(np.stack([uniforms(seed, key, config.max_new_tokens) for key in keys])),
-        draw,
+        _chooser(config),
         rows=config.batch_size,
         closes=(lambda ids: _closes(base, ids, config.stop)) if config.stop else None,
         progress=progress,
@@ -238,7 +250,7 @@ def _sample_by_engine(
 def _sample_batch(
     base: SharedBase, prompts: Sequence[Sequence[int]], noise: torch.Tensor, config: SamplingConfig
 ) -> list[Response]:
-    decoder = _Decoder(base, prompts)
+    decoder, draw = _Decoder(base, prompts), _chooser(config)
     noise = noise.to(base.device)
     stops = torch.tensor(base.stop_ids, device=base.device)
     written: list[list[int]] = [[] for _ in prompts]
@@ -247,9 +259,7 @@ def _sample_batch(
     active = torch.ones(len(prompts), dtype=torch.bool, device=base.device)
     for position in range(config.max_new_tokens):
         logits = decoder.logits()
-        ids = choose(
-            logits, noise[alive, position], temperature=config.temperature, top_k=config.top_k, top_p=config.top_p
-        )
+        ids = draw(logits, noise[alive, position])
         closed = torch.isin(ids, stops).tolist()
         rows_now = zip(alive.tolist(), ids.tolist(), active.tolist(), strict=True)
         for place, (row, token, running) in enumerate(rows_now):

@@ -68,8 +68,7 @@ def respond(
     ids = [base.prompt_ids(prompt) for prompt in prompts]
     keys = [f"step {step}\x1f{index}\x1f{prompt.id}" for index, prompt in enumerate(prompts)]
     # The filters of the sample stage would make the sampled distribution another than the one that is learnt from.
-    exact = sampling.model_copy(update={"top_k": 0, "top_p": 1.0})
-    responses = sample(base, ids, keys, exact, seed=seed)
+    responses = sample(base, ids, keys, sampling.unfiltered(), seed=seed)
     groups: dict[str, int] = {}
     group = torch.tensor([groups.setdefault(p.id, len(groups)) for p in prompts], device=base.device)
     ended = torch.tensor([r.ended for r in responses], device=base.device)

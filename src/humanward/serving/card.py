@@ -91,6 +91,8 @@ def _facts(config: RunConfig, models: dict[str, dict[str, str | None]], reward: 
 def _use(config: RunConfig, kind: str) -> list[str]:
     sampling = config.sampling
     how = f"temperature {sampling.temperature:g}, top-k {sampling.top_k or 'off'}, top-p {sampling.top_p:g}"
+    if sampling.min_p:
+        how += f", min-p {sampling.min_p:g}"
     where = "as generation_config.json says" if kind == "model" else "which has to be set where you generate"
     return [
         f"Answers were drawn at {how}, {sampling.max_new_tokens} new tokens at most, {where}. Other settings draw from "

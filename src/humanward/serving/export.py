@@ -145,6 +145,7 @@ def generation_settings(loaded: Loaded, config: RunConfig) -> GenerationConfig:
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
+        min_p=sampling.min_p or None,
         max_length=None,
         max_new_tokens=sampling.max_new_tokens,
         eos_token_id=list(loaded.stop_ids) if len(loaded.stop_ids) > 1 else loaded.stop_ids[0],

@@ -89,7 +89,7 @@ def _answers(
     asked = [prompt for prompt in prompts for _ in range(count)]
     keys = [f"frontier\x1f{prompt.id}\x1f{number}" for prompt in prompts for number in range(count)]
     # The filters of the sample stage would make another distribution than the one that training moves.
-    exact = run.config.sampling.model_copy(update={"top_k": 0, "top_p": 1.0})
+    exact = run.config.sampling.unfiltered()
     drawn = draw(run, role, asked, keys, exact, scorer, seed=run.seed(FRONTIER_SEED), progress=progress)
     judged = run.classifier("judge").score(drawn.prompts, drawn.texts).tolist()
     kls = [0.0] * len(asked) if role == "reference" else sequence_kl(run, role, drawn)
