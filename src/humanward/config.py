@@ -132,7 +132,7 @@ class SamplingConfig(Section):
         0.0,
         ge=0,
         lt=1,
-        description="drop tokens less probable than this share of the most probable one; 0 keeps all; for the same stages",
+        description="drop tokens below this share of the most probable one; 0 keeps all; for the same stages",
     )
     batch_size: int = Field(128, ge=1, description="responses sampled at once")
     stop: tuple[str, ...] = Field((), description="texts that end a response, besides the model's own end tokens")
