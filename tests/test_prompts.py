@@ -25,6 +25,7 @@ from humanward.prompts import (
     parse_messages,
     read_prompts,
     split_prompts,
+    typed_prompt,
 )
 from humanward.records import Message, Prompt, to_json, write_jsonl
 
@@ -349,3 +350,9 @@ def test_a_row_that_does_not_fit_the_form(row: object, form: PromptForm, message
     with pytest.raises(InputError) as caught:
         read_prompts(lines(tmp_path / "d.jsonl", row), form)
     assert str(caught.value).endswith(message)
+
+
+def test_a_typed_prompt_stands_in_the_runs_template() -> None:
+    form = PromptForm(field="dialogue", template="Summarize {title}:\n{dialogue}\nSummary: ")
+    assert typed_prompt("A: {hi}", form) == "Summarize :\nA: {hi}\nSummary: "
+    assert typed_prompt("as it is", PromptForm()) == "as it is"

@@ -226,6 +226,13 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     return sorted(found, key=lambda item: SPLITS.index(item[1]))
 
 
+def typed_prompt(text: str, form: PromptForm) -> str:
+    """A prompt that a person typed, as the model reads it: in the form's template, whose other fields stay empty."""
+    if form.template is None:
+        return text
+    return re.sub(r"\{(\w+)\}", lambda match: text if match[1] == form.field else "", form.template)
+
+
 def _prompt_from_row(row: Row, source: str, split: str, form: PromptForm) -> tuple[Prompt, int]:
     """(the prompt, characters of its text before the template)."""
     value = row.checked()

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from humanward.models.sampling import sample
+from humanward.prompts import PromptForm, typed_prompt
 from humanward.records import Prompt
 from humanward.stages.best_of_n import best_places, draw_candidates
 from humanward.stages.context import Run
@@ -39,12 +40,14 @@ def run_chat(run: Run, prompt: str | None, *, seed: int, as_json: bool) -> None:
         seed += 1
 
 
-def answers(run: Run, prompt: str, seed: int) -> dict[str, str]:
-    """The reference's and the policy's answer to one prompt, drawn with the same random numbers.
+def answers(run: Run, typed: str, seed: int) -> dict[str, str]:
+    """The reference's and the policy's answer to what was typed, drawn with the same random numbers.
 
+    The run's ``prompts.template`` is built around it, as around every prompt of the run.
     With best-of-n: the first of n answers of the reference, and the one with the highest reward among them.
     """
-    base = run.base()
+    base, prompts = run.base(), run.config.prompts
+    prompt = typed_prompt(typed, PromptForm(field=prompts.field, template=prompts.template))
     if run.config.algorithm == "best-of-n":
         drawn = draw_candidates(run, [Prompt("chat", prompt)], ["chat"], seed=seed)
         (best,) = best_places(drawn.rewards, len(drawn.rewards))
