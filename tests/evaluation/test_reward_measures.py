@@ -309,6 +309,16 @@ def test_a_reward_that_dislikes_a_group_is_found() -> None:
     assert found["largest_gap"] == pytest.approx(3 / found_deviation(found), rel=1e-6)
 
 
+def test_only_unsound_edits_are_marked_on_the_page() -> None:
+    from humanward.evaluation.reward_page import _probes
+
+    found = probed(lambda prompts, texts: np.array([float(len(text)) for text in texts]))
+    shown = _probes(found)["rows"]
+    assert {row["name"] for row in shown if row["wrong"]} == {
+        row["name"] for row in found["edits"] if row["verdict"] == "unsound"
+    }
+
+
 def found_deviation(found: dict) -> float:
     """Scores 0 to 4 in equal numbers have the deviation sqrt 2."""
     assert all(row["mean"] == pytest.approx(0) for row in found["rows"] if row["name"] != "gay")

@@ -63,7 +63,6 @@ def curve(points: Sequence[Content], reference: float, *, title: str) -> Markup:
     y_scale = Scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
     parts = [*svg_grid(marks, y_scale), svg_line("axis", x_scale.start, HEIGHT - BOTTOM, x_scale.end, HEIGHT - BOTTOM)]
     parts.append(svg_line("limit", LEFT, y_scale(reference), WIDTH - RIGHT, y_scale(reference)))
-    parts.append(svg_text("note", LEFT + 3, y_scale(reference) - 4, "by length"))
     for at, point in zip(x, points, strict=True):
         place, found = x_scale(at), point["accuracy"]
         parts.append(svg_text("tick", place, HEIGHT - BOTTOM + 15, f"{point['pairs']:,}", "middle"))
