@@ -129,8 +129,9 @@ def _curve(content: Content) -> dict[str, Any]:
     found = content["learning_curve"]
     reference = baseline(content["sets"][0], "length")["value"]
     picture = curve(found["points"], reference, title="Accuracy over the number of pairs trained on")
+    caption = "On the same held-out pairs, with 95 % intervals. Dashed: choosing by length."
     return {
-        "figure": Figure("Accuracy over pairs", picture, "On the same held-out pairs, with 95 % intervals. Dashed: choosing by length."),
+        "figure": Figure("Accuracy over pairs", picture, caption),
         "rows": [
             {
                 "pairs": f"{p['pairs']:,}",
