@@ -81,6 +81,12 @@ def test_a_runs_answers_go_in_and_rankings_come_back(run: Path) -> None:
         ("p1", "ada (adjudication)", ("p1a",)),
     }
     assert derive_preferences(feedback.prompts, feedback.completions, feedback.rankings).pairs == 3 + 3 + 2
+    # The run's own commands read what was ranked there, also before any stage wrote it into files.
+    (run / "rankings.jsonl").unlink()
+    assert call("feedback", "stats", "--run", run)["rankings"] == 4
+    out = run.parent / "pairs.jsonl"
+    assert call("feedback", "export", "--run", run, "--format", "trl", "--output", out)["rows"] == 3 + 3 + 2
+    assert call("feedback", "export", "--run", run, "--output", out)["rows"] == 3 + 9 + 4
 
 
 def test_what_is_missing_is_said_in_one_line(run: Path, tmp_path: Path) -> None:

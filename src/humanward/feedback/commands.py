@@ -28,7 +28,13 @@ from humanward.feedback.formats import FORMATS, export_file, import_files
 from humanward.feedback.quality.gold import Gold
 from humanward.feedback.quality.report import QualityReport, quality_report
 from humanward.feedback.statistics import Estimate, FeedbackStatistics, PositionBias
-from humanward.feedback.store_commands import check_place, export_from_db, import_into_db, rankings_of_db
+from humanward.feedback.store_commands import (
+    check_place,
+    export_from_db,
+    import_into_db,
+    place_of,
+    rankings_of_db,
+)
 from humanward.feedback.terminal import rank_in_terminal
 from humanward.labels import derive_labels
 from humanward.preferences import PreferenceSet, derive_preferences
@@ -134,7 +140,7 @@ def export_command(
 
     Example: humanward feedback export --run runs/mine --format trl --output pairs.jsonl
     """
-    check_place(run, db)
+    db, project = place_of(run, db, project)
     if db is not None:
         result = export_from_db(output, db, project, format)
     else:
@@ -156,7 +162,7 @@ def stats_command(
 
     Example: humanward feedback stats --run runs/mine
     """
-    check_place(run, db)
+    db, project = place_of(run, db, project)
     rankings, gold, place = _rankings(run, db, project)
     if not rankings:
         raise InputError(f"{place}: holds no rankings; collect or import some")

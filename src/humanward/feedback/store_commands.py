@@ -21,6 +21,33 @@ def check_place(run: Path | None, db: str | None) -> None:
         raise InputError(RUN_ONLY)
 
 
+def place_of(run: Path | None, db: str | None, project: str) -> tuple[str | None, str]:
+    """(the database, its project) to read: those given, or a run's own store once anything is ranked in it.
+
+    Without a database, the files of the run. Raises InputError unless exactly one of --run and --db is given.
+    """
+    check_place(run, db)
+    if run is None or not (run / "feedback.db").exists():
+        return db, project
+    need_collect()
+    from sqlalchemy import select
+
+    from humanward.feedback.store.models import RankingRow
+    from humanward.feedback.store.projects import project_named
+    from humanward.feedback.store.runs import RUN_PROJECT, store_of_run
+    from humanward.feedback.store.session import Store, sqlite_url
+
+    url = sqlite_url(store_of_run(run))
+    store = Store(url)
+    try:
+        with store.read() as session:
+            found = project_named(session, RUN_PROJECT)
+            ranked = found and session.scalar(select(RankingRow.seq).where(RankingRow.project_id == found.id).limit(1))
+    finally:
+        store.close()
+    return (url, RUN_PROJECT) if ranked else (None, project)
+
+
 def import_into_db(
     files: Sequence[Path],
     db: str,
@@ -98,17 +125,12 @@ def drop_empty(store: Any, project_id: int) -> None:
 def export_from_db(output: Path, db: str, project: str, form: str) -> ExportResult:
     """A project of a store in a format; our own is written as it is read, so that memory stays flat."""
     store, chosen = _project(db, project)
-    from humanward.feedback.store.transfer import (
-        load_feedback,
-        stream_completions,
-        stream_prompts,
-        stream_rankings,
-        stream_ratings,
-    )
+    from humanward.feedback.store.runs import feedback_for
+    from humanward.feedback.store.transfer import stream_completions, stream_prompts, stream_rankings, stream_ratings
 
     try:
         if form != "humanward":
-            return export_file(output, form, load_feedback(store, chosen.id))
+            return export_file(output, form, feedback_for(store, chosen.id, form))
 
         def rows() -> Iterator[dict[str, Any]]:
             # One transaction, so that nothing comes in between the parts.

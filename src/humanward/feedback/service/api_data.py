@@ -20,7 +20,7 @@ from humanward.feedback.service.schemas import Id
 from humanward.feedback.store.errors import RefusedError, invalid
 from humanward.feedback.store.loading import load_files
 from humanward.feedback.store.people import require
-from humanward.feedback.store.transfer import load_feedback
+from humanward.feedback.store.runs import feedback_for
 
 router = APIRouter(tags=["data"])
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".csv.gz", ".tsv.gz")
@@ -86,7 +86,7 @@ def export_data(
         project = require(db, actor, project_id, "admin")
     if format not in WRITTEN:
         raise invalid("format", f"{format!r} cannot be written; use one of {', '.join(WRITTEN)}")
-    feedback = load_feedback(store, project_id)
+    feedback = feedback_for(store, project_id, format)
     if not feedback.prompts:
         raise RefusedError(409, "nothing_there", f"project {project.name}: holds nothing yet; import something")
     ending = ENDING_OF.get(format, "jsonl")

@@ -18,7 +18,7 @@ MOST_FORGOTTEN = 1000
 
 
 def wait_for(store: Store, keys: tuple[str, ...], *, limit: int, window: float) -> float:
-    """Count an attempt by all keys; returns the seconds to wait, 0 while none has had ``limit`` in ``window`` seconds."""
+    """Count an attempt by all keys; seconds to wait, 0 while none has had ``limit`` in ``window`` seconds."""
     now = store.now()
     seconds = now.timestamp()
     hashed = sorted(digest(key) for key in keys)

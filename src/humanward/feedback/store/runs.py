@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import select
@@ -20,6 +21,7 @@ from humanward.records import Completion, Prompt, Ranking
 
 RUN_PROJECT = "run"
 STORE, UNCERTAINTY = "feedback.db", "uncertainty.json"
+PAIRS = ("hh-rlhf", "trl", "trl-plain")
 
 
 def store_of_run(run: Path) -> Path:
@@ -87,6 +89,12 @@ def collected(run: Path, url: str | None = None, project: str | None = None) -> 
     if not rankings:
         raise InputError(f"{store.shown_url}: nothing was ranked in project {name!r} yet; rank some first")
     return Feedback(feedback.prompts, feedback.completions, rankings)
+
+
+def feedback_for(store: Store, project_id: int, form: str) -> Feedback:
+    """What a project holds; for an export as pairs, a reviewer's decision stands in place of what it decides."""
+    feedback = load_feedback(store, project_id)
+    return replace(feedback, rankings=settled(feedback.rankings)) if form in PAIRS else feedback
 
 
 def settled(rankings: tuple[Ranking, ...]) -> tuple[Ranking, ...]:
