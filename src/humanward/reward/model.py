@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from humanward.config import ModelConfig
 from humanward.errors import InputError
 from humanward.models.base import SharedBase
+from humanward.models.chunks import CHUNK_TOKENS
 from humanward.models.heads import ScoreHead
 from humanward.models.loading import load_model
+from humanward.models.micro_batches import MicroBatches
 from humanward.models.provenance import tokenizer_sha256
 from humanward.models.states import last_state
 from humanward.models.tokens import Tokens
@@ -67,9 +69,14 @@ class RewardModel:
     @torch.no_grad()
     def criterion_scores_of_tokens(self, tokens: Tokens, batch_size: int = 32) -> torch.Tensor:
         """(B, C) anchored scores of responses given as tokens; C = 1 where one head scores."""
+        parts = MicroBatches(batch_size, CHUNK_TOKENS)
         with self.base.role(self.role):
-            parts = [self.forward(tokens[i : i + batch_size].trimmed()) for i in range(0, len(tokens), batch_size)]
-        return torch.cat(parts).float().cpu()
+            # In batches of like length: a batch is as long as its longest.
+            scored = [(rows, self.forward(tokens[rows].trimmed()).float().cpu()) for rows in parts.split(tokens)]
+        scores = torch.empty(len(tokens), scored[0][1].shape[1])
+        for rows, found in scored:
+            scores[rows.cpu()] = found
+        return scores
 
     def score_tokens(self, tokens: Tokens, batch_size: int = 32) -> torch.Tensor:
         """(B,) anchored scores of responses given as tokens."""
