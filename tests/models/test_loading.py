@@ -11,7 +11,7 @@ from models import tiny
 from humanward.config import ModelConfig
 from humanward.errors import InputError
 from humanward.models.base import SharedBase
-from humanward.models.loading import load_model, pick_device, pick_dtype, resolve
+from humanward.models.loading import dtype_notice, load_model, pick_device, pick_dtype, resolve
 
 
 def load(policy: str | Path):
@@ -121,3 +121,24 @@ def test_devices_and_precisions() -> None:
     assert pick_dtype("float32", torch.device("cpu")) == torch.float32
     assert pick_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
     assert pick_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+
+
+def test_a_device_without_bfloat16_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for fast, words in ((True, None), (False, "this processor has no bfloat16 instructions")):
+        monkeypatch.setattr("humanward.models.loading.fast_bf16_cpu", lambda fast=fast: fast)
+        assert pick_dtype("bfloat16", cpu) == torch.bfloat16
+        said = dtype_notice("bfloat16", cpu)
+        assert said is None if words is None else words in (said or "")
+        assert dtype_notice("float32", cpu) is None
+    for supported, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda supported=supported: supported)
+        assert pick_dtype("bfloat16", cuda) == pick_dtype("auto", cuda) == dtype
+        assert pick_dtype("float32", cuda) == torch.float32
+    assert "cuda has no bfloat16; float32 is used instead" in (dtype_notice("bfloat16", cuda) or "")
+
+
+def test_the_notice_comes_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("humanward.models.loading.fast_bf16_cpu", lambda: False)
+    loaded = load_model(ModelConfig(policy=str(tiny.save(tmp_path)), dtype="bfloat16"))
+    assert any("no bfloat16 instructions" in line for line in loaded.notices)

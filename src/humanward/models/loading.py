@@ -135,12 +135,22 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 where the device multiplies it fast, float32 elsewhere."""
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if fast_bf16_cpu() else torch.float32
+    """``auto`` is bfloat16 where the device multiplies it fast, else float32; so is bfloat16 where CUDA lacks it."""
+    if name == "float32" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return torch.float32
+    return torch.bfloat16 if name == "bfloat16" or device.type == "cuda" or fast_bf16_cpu() else torch.float32
+
+
+def dtype_notice(name: str, device: torch.device) -> str | None:
+    """What a person who asked for bfloat16 has to know on a device without it; None elsewhere."""
+    if name != "bfloat16" or pick_dtype("auto", device) == torch.bfloat16:
+        return None
+    if pick_dtype(name, device) == torch.float32:
+        return f"model.dtype = 'bfloat16': {device} has no bfloat16; float32 is used instead, at twice the memory"
+    return (
+        "model.dtype = 'bfloat16': this processor has no bfloat16 instructions and multiplies it slowly; "
+        "model.dtype = 'float32' is faster here, and takes twice the memory"
+    )
 
 
 def fast_bf16_cpu() -> bool:
@@ -179,6 +189,8 @@ def load_model(config: ModelConfig) -> Loaded:
     if quantised:
         keep_one_format(model)
     loaded = finish_loading(model if quantised else model.to(device), tokenizer, config.policy)
+    if (words := dtype_notice(config.dtype, device)) is not None:
+        loaded = replace(loaded, notices=(*loaded.notices, words))
     learnt = trained_length(model)
     if learnt is None or config.max_prompt_tokens <= learnt:
         return loaded
