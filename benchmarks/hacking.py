@@ -164,7 +164,7 @@ def reward_models(seed: int, out: Path) -> Path:
 
 def measure(reward: str, arm: str, seed: int, out: Path) -> dict[str, Any]:
     """One run: its looks with the true reward on test prompts, its alarms, and some of its last answers."""
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     run = new_run(out / "work" / f"{reward}-{arm}-seed{seed}", configuration(reward, arm, seed, out))
     run_prompts(run)
     run._reference_samples = REFERENCE_SAMPLES
@@ -184,6 +184,7 @@ def measure(reward: str, arm: str, seed: int, out: Path) -> dict[str, Any]:
         "answers": truth.texts[:8],
         "lambda": [row["ppo/constraint/lambda"] for row in run.folder.metrics() if "ppo/constraint/lambda" in row],
         "seconds": round(time.perf_counter() - started, 1),
+        "processor_seconds": round(time.process_time() - worked, 1),
     }
     shutil.rmtree(run.folder.path)
     return content
