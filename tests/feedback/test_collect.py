@@ -152,6 +152,8 @@ def test_users_are_invited_listed_and_locked_out(tmp_path: Path) -> None:
         (["users", "list"], "give exactly one of them"),
         (["users", "list", "--db", "sqlite:///x.db", "--run", "."], "give exactly one of them"),
         (["users", "list", "--run", "nowhere"], "no such run directory"),
+        (["users", "list", "--run", "{}"], "has no labelling service yet; start it with `humanward collect"),
+        (["collect", "--run", "{}", "--no-open"], "holds no completions yet; run `humanward sample"),
         (["users", "invite", "--db", "sqlite:///{}/x.db"], "--project: is missing; name one of: none"),
         (["users", "link", "nobody", "--db", "sqlite:///{}/x.db"], "there is nobody of that name"),
         (["feedback", "stats"], "give exactly one of them"),
@@ -163,6 +165,7 @@ def test_bad_input_is_one_line(tmp_path: Path, words: list[str], reason: str) ->
     with pytest.raises(InputError, match=re.escape(reason)) as refused:
         CliRunner().invoke(app, [word.format(tmp_path) for word in words], catch_exceptions=False)
     assert "\n" not in str(refused.value)
+    assert not (tmp_path / "feedback.db").exists()
 
 
 def test_a_failed_import_leaves_no_project_behind(tmp_path: Path) -> None:

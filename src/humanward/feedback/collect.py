@@ -243,9 +243,13 @@ def simulate(
 
 def _open(run: Path | None, db: str | None) -> Any:
     need_collect()
+    from humanward.feedback.store.runs import store_of_run
     from humanward.feedback.store.session import Store
 
-    return Store(store_url(run, db))
+    url = store_url(run, db)
+    if run is not None and not store_of_run(run).exists():
+        raise InputError(f"{run}: has no labelling service yet; start it with `humanward collect --run {run}`")
+    return Store(url)
 
 
 def _tell(facts: dict[str, Any], as_json: bool) -> None:

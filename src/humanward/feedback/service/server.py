@@ -19,7 +19,7 @@ from humanward.feedback.service.settings import ServiceSettings
 from humanward.feedback.store import people
 from humanward.feedback.store.audit import TERMINAL
 from humanward.feedback.store.models import User
-from humanward.feedback.store.runs import load_run
+from humanward.feedback.store.runs import check_run, load_run
 from humanward.feedback.store.session import Store
 
 
@@ -38,6 +38,8 @@ def serve(
 
     Raises InputError when the port is taken or the run has nothing to rank.
     """
+    if run is not None:
+        check_run(run)
     store = Store(url)
     _claim_port(host, settings.port)
     first = f"{settings.public_url or f'http://127.0.0.1:{settings.port}'}"

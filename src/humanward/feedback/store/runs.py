@@ -29,19 +29,24 @@ def store_of_run(run: Path) -> Path:
     return run / STORE
 
 
+def check_run(run: Path) -> None:
+    """Raise InputError for a run without completions, before a store is made in it."""
+    if not (run / COMPLETIONS).exists():
+        raise InputError(f"{run}: holds no completions yet; run `humanward sample --run {run}` first")
+
+
 def load_run(store: Store, run: Path, *, overlap: int = 1, criteria: tuple[str, ...] = ()) -> tuple[Project, Added]:
     """The run's prompts and completions, and rankings by people that it holds, as the project ``run``.
 
     What the store has already stays. Raises InputError without completions.
     """
-    if not (run / COMPLETIONS).exists():
-        raise InputError(f"{run}: holds no completions yet; run `humanward sample --run {run}` first")
+    check_run(run)
     feedback = _run_feedback(run)
     with store.read() as db:
         project = projects.project_named(db, RUN_PROJECT)
     if project is None:
         specs = [projects.CriterionSpec(name) for name in criteria or ("overall",)]
-        settings = projects.ProjectSettings(description=f"Answers of {run.name}", overlap=overlap)
+        settings = projects.ProjectSettings(description=f"Answers of {run.resolve().name}", overlap=overlap)
         project = projects.create_project(store, TERMINAL, RUN_PROJECT, settings, specs)
     return project, add_feedback(store, TERMINAL, project.id, feedback, uncertainty=_uncertainty(run))
 
