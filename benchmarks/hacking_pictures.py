@@ -45,7 +45,7 @@ def fits(frontier: Mapping[str, Any]) -> list[str]:
                 {"truth": "true reward", "reward": "reward"}[name],
                 f"{one['alpha']:+.2f}",
                 f"{one['beta']:+.2f}",
-                f"{one['r2']:.2f}",
+                "" if one["r2"] is None else f"{one['r2']:.2f}",
                 str(one["points"]),
             )
             lines.append(f"| {' | '.join(cells)} |")

@@ -118,7 +118,8 @@ def _frontier(runs: Sequence[Run]) -> dict[str, Any] | None:
         d, r = np.array([p[0] for p in points]), np.array([p[1] for p in points])
         (alpha, minus_beta), *_ = np.linalg.lstsq(np.stack([d, d * np.log(d)], 1), r, rcond=None)
         rest = r - d * (alpha + minus_beta * np.log(d))
-        r2 = 1 - float((rest**2).sum() / ((r - r.mean()) ** 2).sum())
+        spread = float(((r - r.mean()) ** 2).sum())
+        r2 = 1 - float((rest**2).sum()) / spread if spread > 0 else None
         found[name] = {"alpha": float(alpha), "beta": float(-minus_beta), "r2": r2, "points": len(points)}
     return found
 
