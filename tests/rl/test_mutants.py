@@ -23,7 +23,7 @@ from rl import (
 )
 
 from humanward.models import base as base_module
-from humanward.models import sampling, states
+from humanward.models import engine, sampling, states
 from humanward.models import tokens as tokens_module
 from humanward.models.base import SharedBase
 from humanward.models.heads import ScoreHead, ValueHead
@@ -205,6 +205,28 @@ def cache_positions_over_padding(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sampling, "pad_left", shifted)
 
 
+def decode_at_the_next_position(patch: pytest.MonkeyPatch) -> None:
+    """In the engine's steps, not in its reading of prompts; and the comparison at loading does not look."""
+    real = engine.Trunk.__call__
+
+    def late(self, ids, places, attend, kept=None):
+        return real(self, ids, places + (kept is None), attend, kept)
+
+    patch.setattr(engine, "why_not", lambda base: None)
+    patch.setattr(engine.Trunk, "__call__", late)
+
+
+def lose_the_last_column(patch: pytest.MonkeyPatch) -> None:
+    real = engine.Cache._attend_token
+
+    def attend(self, layer, q, k, v, scale):
+        self.layers[layer].view(-1, self.size)[self._place - 1] = 0
+        return real(self, layer, q, k, v, scale)
+
+    patch.setattr(engine, "why_not", lambda base: None)
+    patch.setattr(engine.Cache, "_attend_token", attend)
+
+
 def forget_temperature_in_sampling(patch: pytest.MonkeyPatch) -> None:
     real = rollouts.sample
 
@@ -340,6 +362,12 @@ def cached() -> None:
     test_sampling.check_cached_equals_full(tiny.with_policy(tiny.shared_base("gpt2"), moved=0.2))
 
 
+def cached_by_the_library() -> None:
+    base = tiny.with_policy(tiny.shared_base("gpt2"), moved=0.2)
+    base.samples_by_engine = False
+    test_sampling.check_cached_equals_full(base)
+
+
 def rewards_by_hand() -> None:
     test_rewards.check_rewards(rewards.token_rewards)
 
@@ -358,7 +386,9 @@ PATCHED = [
     Mutant("dropout left on", leave_dropout_on, checks.check_forwards_repeat),
     Mutant("dropout left on, KL", leave_dropout_on, checks.check_kl_starts_at_zero),
     Mutant("position ids over padding", count_positions_over_padding, left_padding),
-    Mutant("cache positions over padding", cache_positions_over_padding, cached),
+    Mutant("cache positions over padding", cache_positions_over_padding, cached_by_the_library),
+    Mutant("decoding one position late", decode_at_the_next_position, cached),
+    Mutant("the cache's last column lost", lose_the_last_column, cached),
     Mutant("score one token early", score_one_token_early, checks.check_score_stands_on_the_end),
     Mutant("EOS outside the mask", put_the_end_outside_the_mask, checks.check_score_stands_on_the_end),
     Mutant("k3 in the reward", penalise_with_k3, checks.check_rewards_sum_to_score_less_kl),

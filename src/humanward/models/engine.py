@@ -52,7 +52,7 @@ class _Head:
 
 
 class Cache:
-    """Keys and values of ``rows`` responses with up to ``length`` columns: two tensors (rows G, width, d) a layer.
+    """Keys and values of ``rows`` responses with up to ``length`` columns: one tensor (2, rows, G, width, d) a layer.
 
     Where it ``grows``, which is on the CPU, the tensors are as wide as what is filled, in steps: its products copy what
     is not contiguous. On other devices they have their full width from the start, so that nothing moves.
@@ -70,9 +70,8 @@ class Cache:
         self._group = torch.arange(self.groups, device=self.device)
         self._columns = torch.arange(max(length, rows), device=self.device)
 
-    def _empty(self) -> list[torch.Tensor]:
-        shape = (self.rows * self.groups, self.width, self.size)
-        return [torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2)]
+    def _empty(self) -> torch.Tensor:
+        return torch.zeros(2, self.rows, self.groups, self.width, self.size, dtype=self.dtype, device=self.device)
 
     def reserve(self, width: int) -> None:
         """Make room for ``width`` columns, and some more."""
@@ -82,15 +81,16 @@ class Cache:
         self.width = min(self.length, -(-width // step) * step)
         for number, old in enumerate(self.layers):
             self.layers[number] = self._empty()
-            for new, kept in zip(self.layers[number], old, strict=True):
-                new[:, :before] = kept
+            self.layers[number][:, :, :, :before] = old
 
     def _write(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        for kept, new in zip(self.layers[layer], (k, v), strict=True):
-            kept.view(-1, self.size).index_copy_(0, self._place, new.to(self.dtype).reshape(-1, self.size))
+        new = torch.cat([k.to(self.dtype).reshape(-1, self.size), v.to(self.dtype).reshape(-1, self.size)])
+        self.layers[layer].view(-1, self.size).index_copy_(0, self._place, new)
 
     def _places(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        return (((rows[:, None] * self.groups) + self._group) * self.width + columns[:, None]).flatten()
+        """Where keys, then values, of tokens in ``rows`` and ``columns`` stand among all vectors of a layer."""
+        keys = (((rows[:, None] * self.groups) + self._group) * self.width + columns[:, None]).flatten()
+        return torch.cat([keys, keys + self.rows * self.groups * self.width])
 
     # --- one token a row ---
 
@@ -119,16 +119,16 @@ class Cache:
     ) -> torch.Tensor:
         self._write(layer, k, v)
         count = len(q)
-        keys, values = (kept[: count * self.groups] for kept in self.layers[layer])
+        keys, values = self.layers[layer][:, :count].unbind()
         if self.grows:
+            keys, values = keys.flatten(0, 1), values.flatten(0, 1)
             asked = q.to(self.dtype).reshape(-1, self.repeats, self.size)
             scores = torch.baddbmm(self._mask, asked, keys.transpose(1, 2), alpha=scale)
             return torch.bmm(scores.softmax(-1), values).view(count, -1)
-        shape = (count, self.groups, -1, self.size)
         read = functional.scaled_dot_product_attention(
             q[:, :, None].to(self.dtype),
-            keys[:, : self._seen].view(shape),
-            values[:, : self._seen].view(shape),
+            keys[:, :, : self._seen],
+            values[:, :, : self._seen],
             self._mask,
             scale=scale,
             enable_gqa=self.repeats > 1,
@@ -172,22 +172,19 @@ class Cache:
 
     def copy_rows(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """Write rows ``source`` into rows ``target``."""
-        for pair in self.layers:
-            for kept in pair:
-                by_row = kept.view(self.rows, self.groups, self.width, self.size)
-                by_row[target] = by_row[source]
+        for kept in self.layers:
+            kept[:, target] = kept[:, source]
 
     def take(self, row: int, width: int) -> list[torch.Tensor]:
         """A copy of the first ``width`` columns of ``row``, for ``put``."""
-        spans = slice(row * self.groups, (row + 1) * self.groups)
-        return [kept[spans, :width].clone() for pair in self.layers for kept in pair]
+        return [kept[:, row : row + 1, :, :width].clone() for kept in self.layers]
 
     def put(self, taken: Sequence[torch.Tensor], rows: torch.Tensor) -> None:
         """Write what ``take`` copied into ``rows``."""
-        width = taken[0].shape[1]
+        width = taken[0].shape[3]
         self.reserve(width)
-        for kept, new in zip((kept for pair in self.layers for kept in pair), taken, strict=True):
-            kept.view(self.rows, self.groups, self.width, self.size)[rows, :, :width] = new
+        for kept, new in zip(self.layers, taken, strict=True):
+            kept[:, rows, :, :width] = new
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:

@@ -106,6 +106,7 @@ class Projection:
         reducing = [part.a for part in self._parts if part.a is not None]
         self._a = torch.cat(reducing) if reducing else None
         self._ranks = [len(a) for a in reducing]
+        self._as_it_is = [len(p.weight) for p in self._parts] == self._widths
 
     def __call__(self, x: torch.Tensor) -> list[torch.Tensor]:
         if self._parts is None:
@@ -118,7 +119,7 @@ class Projection:
             for part, piece in zip(self._parts, pieces, strict=True):
                 if part.b is not None:
                     piece.addmm_(next(reduced), part.b.t())
-        return _regrouped(pieces, self._widths)
+        return pieces if self._as_it_is else _regrouped(pieces, self._widths)
 
     def _product(self, x: torch.Tensor, part: _Part, packed: torch.Tensor | None) -> torch.Tensor:
         if packed is None or len(x) > 4 * PACK_ROWS:
