@@ -270,7 +270,7 @@ def keep_gradients(patch: pytest.MonkeyPatch) -> None:
 
 def use_the_usual_epsilon(patch: pytest.MonkeyPatch) -> None:
     real = torch.optim.Adam
-    patch.setattr(torch.optim, "Adam", lambda parameters, eps: real(parameters))
+    patch.setattr(torch.optim, "Adam", lambda parameters, eps, **options: real(parameters, **options))
 
 
 def decay_weights(patch: pytest.MonkeyPatch) -> None:
