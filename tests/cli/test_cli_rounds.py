@@ -124,7 +124,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         content["reproduce"] = None
         for one in content["rounds"]:
             one["seconds"] = None
-    assert resumed["rounds"] == whole["rounds"]
+    for ours, theirs in zip(resumed["rounds"], whole["rounds"], strict=True):
+        assert {k: v for k, v in ours.items() if v != theirs[k]} == {}
     assert resumed == whole
     for one in (out, tmp_path / "whole"):
         assert leftovers(one) == []

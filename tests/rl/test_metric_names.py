@@ -27,7 +27,7 @@ GLOSSARY = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
 def glossary(prefix: str) -> set[str]:
     """Names in the first column of the glossary's tables."""
-    rows = re.findall(r"^\| `([a-z]+/[a-z_]+)` \|(.+)\|(.+)\|$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z]+/[a-z_0-9]+)` \|(.+)\|(.+)\|$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
     assert len({name for name, _, _ in rows}) == len(rows), "a name stands twice"
     assert all(formula.strip() and unit.strip() for _, formula, unit in rows)
     return {name for name, _, _ in rows if name.startswith(prefix)}
@@ -85,6 +85,16 @@ def test_the_align_stage_logs_what_the_glossary_names(run: Run) -> None:
     facts = run.folder.facts("align", "")
     assert facts["kl_at_start"] == 0
     assert (run.folder.file("adapter") / "adapter_model.safetensors").exists()
+
+
+def test_looks_at_held_out_prompts_log_what_the_glossary_names(run: Run) -> None:
+    held_out = [{"kind": "length", "per": "character"}]
+    values = {**run.config.model_dump(exclude_unset=True), "monitors": {"every": 2, "prompts": 8, "sources": held_out}}
+    values["prompts"] = {**values["prompts"], "validation_fraction": 0.5}
+    watched = Run(open_run(run.folder.path.with_name("watched"), parse_config(values)), Reporter(quiet=True))
+    run_align(watched)
+    assert names(watched, "monitor/") == glossary("monitor/")
+    assert [row["monitor/step"] for row in watched.folder.metrics() if "monitor/step" in row] == [0, 2, 3]
 
 
 def test_the_reward_stage_logs_what_the_glossary_names(run: Run) -> None:

@@ -63,6 +63,7 @@ def training_curves(metrics: Metrics, kl_budget: float | None, *, bought: bool =
             include_zero=True,
         ),
         *(frontier(metrics) if bought else ()),
+        *monitor_curves(metrics),
         _chart(
             metrics, "KL coefficient", {"ppo/kl_coef": "coefficient"}, "Weight of the KL penalty.", include_zero=True
         ),
@@ -89,6 +90,43 @@ def training_curves(metrics: Metrics, kl_budget: float | None, *, bought: bool =
         *_off_policy_curves(metrics),
     ]
     return [figure for figure in figures if figure is not None]
+
+
+def monitor_curves(metrics: Metrics) -> list[Figure | None]:
+    """What the looks at held-out prompts saw: rewards by step and by sqrt(KL), length, repetition and variety."""
+    rewards = {"monitor/reward": "reward", "monitor/held_out": "held-out reward"}
+    series = [
+        Series(label, [x for x, _ in points], [y for _, y in points], kind, dots=True)
+        for (name, label), kind in zip(rewards.items(), ("main", "second"), strict=True)
+        if (points := _over_kl(metrics, name, "monitor/sequence_kl"))
+    ]
+    title = "Held-out prompts over KL"
+    picture = line_chart(series, title=title, x_label="square root of sequence KL") if series else None
+    key = tuple((one.kind, one.label) for one in series) if len(series) > 1 else ()
+    words = "Where the reward rises and the held-out reward falls, the reward is being exploited."
+    return [
+        _chart(
+            metrics,
+            "Held-out prompts",
+            rewards,
+            "Gain over the first look, in standard deviations of its answers; the held-out reward is not learnt from.",
+        ),
+        Figure(title, picture, words, key) if picture else None,
+        _chart(
+            metrics,
+            "Repetition",
+            {"monitor/repetition": "within an answer", "monitor/overlap": "with other prompts’ answers"},
+            "Share of repeated words within an answer; share of its word pairs that answers to other prompts hold too.",
+            include_zero=True,
+        ),
+    ]
+
+
+def _over_kl(metrics: Metrics, name: str, kl: str) -> list[tuple[float, float]]:
+    """(sqrt(KL), value) of every row that holds both."""
+    return [
+        (math.sqrt(max(0.0, row[kl])), row[name]) for row in metrics if _finite(row.get(kl)) and _finite(row.get(name))
+    ]
 
 
 def _off_policy_curves(metrics: Metrics) -> list[Figure | None]:
@@ -151,11 +189,7 @@ def frontier(metrics: Metrics) -> list[Figure]:
             "exploited.",
         ),
     ):
-        points = [
-            (math.sqrt(max(0.0, row["ppo/sequence_kl"])), row[name])
-            for row in metrics
-            if name in row and _finite(row.get("ppo/sequence_kl")) and _finite(row[name])
-        ]
+        points = _over_kl(metrics, name, "ppo/sequence_kl")
         if len(points) > 1:
             series = Series(title, [x for x, _ in points], [y for _, y in points], dots=True)
             picture = line_chart([series], title=title, x_label="square root of sequence KL")

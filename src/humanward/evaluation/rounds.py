@@ -31,6 +31,7 @@ def summarise_rounds(told: Sequence[Mapping[str, Any]], config: RunConfig, *, re
     rounds: list[dict[str, Any]] = []
     for number, one in enumerate(told, 1):
         before = told[number - 2] if number > 1 else None
+        earlier = None if before is None else before["rows"]
         rounds.append(
             {
                 "round": number,
@@ -39,7 +40,7 @@ def summarise_rounds(told: Sequence[Mapping[str, Any]], config: RunConfig, *, re
                 "judged": {
                     name: found
                     for name in JUDGED
-                    if (found := _judged(name, one["rows"], before and before["rows"], told[0]["rows"], config.seed))
+                    if (found := _judged(name, one["rows"], earlier, told[0]["rows"], config.seed))
                 },
                 "kl": _mean([row.after.sequence_kl for row in one["rows"] if row.after.sequence_kl is not None]),
                 "length": _mean([float(row.after.tokens) for row in one["rows"]]),

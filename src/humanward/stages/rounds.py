@@ -190,7 +190,7 @@ def sample_informative(run: Run, previous: RunDir) -> None:
         prompts=len(chosen),
         pool=len(pool),
         uncertainty_of_pool=_mean(list(uncertainty.values())),
-        uncertainty_of_chosen=_mean([uncertainty[prompt_id] for prompt_id in chosen]),
+        uncertainty_of_chosen=_mean([uncertainty[prompt.id] for prompt in pool if prompt.id in chosen]),
     )
 
 
