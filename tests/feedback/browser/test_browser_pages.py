@@ -179,6 +179,12 @@ def test_new_project_import_gold_and_export(service: Service, visit: Visit, tmp_
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as humanward").click()
     assert download.value.suggested_filename == "made_here-humanward.jsonl"
+    assert json.loads(Path(download.value.path()).read_text().splitlines()[0])["prompt"]["text"] == "Say hi"
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as label-studio").click()
+    assert download.value.suggested_filename == "made_here-label-studio.json"
+    page.get_by_role("link", name="Download as kto").click()
+    expect(page.locator(".toast")).to_contain_text("made here: there are no ratings to write in format 'kto'")
     page.get_by_role("link", name="Items").click()
     page.get_by_role("link", name="Say hi").click()
     expect(page.locator(".facts")).to_contain_text("imported")

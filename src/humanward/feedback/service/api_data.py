@@ -95,6 +95,10 @@ def export_data(
     path = Path(name)
     try:
         export_file(path, format, feedback)
+    except InputError as error:
+        path.unlink(missing_ok=True)
+        # The path of a temporary file says nothing to whoever asks.
+        raise RefusedError(409, "cannot_hold", str(error).replace(str(path), project.name)) from None
     except BaseException:
         path.unlink(missing_ok=True)
         raise

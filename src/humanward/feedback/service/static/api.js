@@ -13,7 +13,8 @@ export class Refused extends Error {
 /** No answer came, or one that says "later": the same request may be sent again. */
 export class Unreachable extends Error {}
 
-export async function call(method, path, body = undefined, { raw = false, signal } = {}) {
+/** `file: true` gives the response's content as {blob, name} instead of JSON. */
+export async function call(method, path, body = undefined, { raw = false, file = false, signal } = {}) {
   const headers = { Accept: "application/json" };
   if (method !== "GET") headers["X-CSRF-Token"] = meta("csrf");
   if (body !== undefined && !raw) headers["Content-Type"] = "application/json";
@@ -30,6 +31,10 @@ export async function call(method, path, body = undefined, { raw = false, signal
     throw new Unreachable("The server cannot be reached.");
   }
   if (response.status === 204) return null;
+  if (response.ok && file) {
+    const name = /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "")?.[1];
+    return { name: name ?? "download", blob: await response.blob() };
+  }
   const content = await response.json().catch(() => null);
   if (response.ok && content !== null) return content;
   if (response.status >= 500 || content === null) throw new Unreachable(`The server answered ${response.status}.`);

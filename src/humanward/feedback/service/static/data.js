@@ -2,7 +2,7 @@
 
 import { call, get } from "./api.js";
 import { $, count, h, meta } from "./dom.js";
-import { failed, formProblem, guarded } from "./forms.js";
+import { attempt, failed, formProblem, guarded } from "./forms.js";
 
 const view = $("#view");
 const id = meta("project");
@@ -64,7 +64,7 @@ function outcome(told) {
 
 function exporter(formats, { progress }) {
   const links = formats.filter(({ written }) => written).map(({ name, summary }) =>
-    h("li", { className: "panel row between" }, h("div", {}, h("h3", {}, name), h("p", { className: "muted small" }, summary)), h("a", { className: "button small-button", href: `/api/v1/projects/${id}/export?format=${encodeURIComponent(name)}`, download: true, "aria-label": `Download as ${name}` }, "Download")),
+    h("li", { className: "panel row between" }, h("div", {}, h("h3", {}, name), h("p", { className: "muted small" }, summary)), h("a", { className: "button small-button", href: `/api/v1/projects/${id}/export?format=${encodeURIComponent(name)}`, download: true, "aria-label": `Download as ${name}`, on: { click: (event) => fetched(event, name) } }, "Download")),
   );
   return h(
     "section",
@@ -73,6 +73,24 @@ function exporter(formats, { progress }) {
     h("p", { className: "muted" }, "The format humanward keeps everything and can be imported again without loss; the others hold what they can."),
     progress.tasks ? h("ul", { className: "downloads" }, links) : h("div", { className: "empty" }, "Nothing to export yet."),
   );
+}
+
+/** A plain download would fail without a word where a format cannot hold what the project has. */
+function fetched(event, format) {
+  event.preventDefault();
+  const link = event.currentTarget;
+  if (link.getAttribute("aria-disabled") === "true") return undefined;
+  link.setAttribute("aria-disabled", "true");
+  return attempt(async () => {
+    try {
+      const { name, blob } = await get(`/projects/${id}/export?format=${encodeURIComponent(format)}`, { file: true });
+      const url = URL.createObjectURL(blob);
+      h("a", { href: url, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    } finally {
+      link.removeAttribute("aria-disabled");
+    }
+  });
 }
 
 start().catch(failed(view));
