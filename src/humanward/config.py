@@ -262,6 +262,17 @@ class RunConfig(Section):
                 f"ppo.critic_start = 'reward': reward.source = {self.reward.source!r} has no adapter on this base to "
                 "start from; set ppo.critic_start = 'zero'"
             )
+        if self.reward.train == "full" and self.reward.trains:
+            if self.model.quantization != "none":
+                raise ValueError(
+                    f"reward.train = 'full': model.quantization = {self.model.quantization!r} has weights that cannot be "
+                    "trained themselves; set reward.train = 'adapter' (QLoRA)"
+                )
+            if self.ppo.critic_start == "reward":
+                raise ValueError(
+                    "ppo.critic_start = 'reward': reward.train = 'full' leaves no adapter on this base to start from; "
+                    "set ppo.critic_start = 'zero'"
+                )
         if self.algorithm in ("rloo", "grpo") and self.ppo.samples_per_prompt < 2:
             raise ValueError(
                 f"ppo.samples_per_prompt = {self.ppo.samples_per_prompt}: {self.algorithm} compares the answers to one "

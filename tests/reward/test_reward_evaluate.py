@@ -175,9 +175,13 @@ def test_prompts_that_straddle_the_splits_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_criterion_without_data_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    pairs = [dataclasses.replace(p, criterion="helpful") for p in preferences(8, seed=1)]
+    pairs = preferences(8, seed=1)
+    pairs = [dataclasses.replace(p, criterion="helpful" if i % 4 else "harmless") for i, p in enumerate(pairs)]
     run = write(make_run(tmp_path, criteria={"helpful": 1.0, "honest": 1.0}), marked(pairs, preferences(8, seed=2)))
-    with pytest.raises(InputError, match=r"reward\.criteria: 'honest' has no strict pairs .*helpful \(8 strict\)") as e:
+    with pytest.raises(
+        InputError,
+        match=r"reward\.criteria: 'honest' has no strict pairs .*harmless \(2 strict\), helpful \(6 strict\)",
+    ) as e:
         run_reward(run)
     one_line(e)
     assert not run.folder.file("reward_model").exists()

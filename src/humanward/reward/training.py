@@ -191,6 +191,19 @@ def check_pairs(groups: Sequence[PromptPairs], config: RewardConfig) -> None:
     """Raise InputError where the pairs lack what the configuration wants to learn from them."""
     if not groups:
         raise ValueError("there are no preferences to train on")
+    check_criteria(groups, config)
+    pairs = [pair for group in groups for pair in group.pairs]
+    without = sum(pair.margin is None and not pair.tie and pair.weight > 0 for pair in pairs)
+    if config.margin and without:
+        strict = sum(not pair.tie and pair.weight > 0 for pair in pairs)
+        raise InputError(
+            f"reward.margin = {config.margin:g}: {without} of {strict} strict pairs have no margin; give them one, or "
+            "set reward.margin = 0"
+        )
+
+
+def check_criteria(groups: Sequence[PromptPairs], config: RewardConfig) -> None:
+    """Raise InputError for a criterion of the configuration without strict pairs."""
     pairs = [pair for group in groups for pair in group.pairs]
     strict: dict[str, int] = {pair.criterion: 0 for pair in pairs}
     for pair in pairs:
@@ -202,12 +215,6 @@ def check_pairs(groups: Sequence[PromptPairs], config: RewardConfig) -> None:
                 f"reward.criteria: {name!r} has no strict pairs to train on; the pairs are of {found}: rank answers by "
                 f"it, or leave {name} out"
             )
-    without = sum(pair.margin is None and not pair.tie and pair.weight > 0 for pair in pairs)
-    if config.margin and without:
-        raise InputError(
-            f"reward.margin = {config.margin:g}: {without} of {sum(strict.values())} strict pairs have no margin; give "
-            "them one, or set reward.margin = 0"
-        )
 
 
 def _identity(

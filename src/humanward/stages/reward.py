@@ -18,7 +18,7 @@ from humanward.records import Preference, read_jsonl
 from humanward.reward.calibration import Temperature, fit_temperature
 from humanward.reward.loss import MODELLED
 from humanward.reward.model import ROLE, RewardEnsemble, RewardModel, role_of
-from humanward.reward.training import TrainingStep, check_pairs, train_reward_model
+from humanward.reward.training import TrainingStep, check_criteria, train_reward_model
 from humanward.run_dir import new_folder, write_text
 from humanward.stages.context import REWARD_SEED, Run
 from humanward.stages.scoring import ANCHORS
@@ -79,13 +79,11 @@ def training_groups(run: Run, train: Sequence[Preference]) -> list[PromptPairs]:
     """What is learnt from one prompt, criteria together; pairs of criteria without a head are left out, and said."""
     reward = run.config.reward
     if reward.criteria:
+        check_criteria(group_by_prompt(train, criteria_together=True), reward)
         others = Counter(p.criterion for p in train if p.criterion not in reward.criteria)
         for name, count in others.items():
             run.reporter.warn(f"{count} pairs of the criterion {name!r} left out: reward.criteria does not name it")
-        kept = [p for p in train if p.criterion in reward.criteria]
-        if not kept:
-            check_pairs(group_by_prompt(train), reward)
-        train = kept
+        train = [p for p in train if p.criterion in reward.criteria]
     modelled = reward.ties in MODELLED
     groups = group_by_prompt(train, criteria_together=True)
     return [g for g in groups if modelled or any(not pair.tie for pair in g.pairs)]
