@@ -265,8 +265,8 @@ class RunConfig(Section):
         if self.reward.train == "full" and self.reward.trains:
             if self.model.quantization != "none":
                 raise ValueError(
-                    f"reward.train = 'full': model.quantization = {self.model.quantization!r} has weights that cannot be "
-                    "trained themselves; set reward.train = 'adapter' (QLoRA)"
+                    f"reward.train = 'full': model.quantization = {self.model.quantization!r} has weights that cannot "
+                    "be trained themselves; set reward.train = 'adapter' (QLoRA)"
                 )
             if self.ppo.critic_start == "reward":
                 raise ValueError(
