@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanward.errors import InputError
+from humanward.feedback.files import Feedback
+from humanward.feedback.formats import export_file, import_files
 from humanward.feedback.simulated import ReadingTime, SimulatedAnnotator, simulate, tiers_by_score
 from humanward.feedback.statistics import position_bias
-from humanward.records import Completion, Prompt
+from humanward.records import Completion, Prompt, Ranking
 
 PROMPTS = [Prompt(f"p{i}", f"question {i}") for i in range(40)]
 ANSWERS = {p.id: [Completion(f"{p.id}-{k}", p.id, str(k), "m") for k in range(4)] for p in PROMPTS}
@@ -149,3 +152,18 @@ def test_bad_gold_scores_and_too_few_answers() -> None:
         simulate(PROMPTS, FLAT, lambda p, r: [0.0])
     with pytest.raises(InputError, match=r"^completions: no prompt has two or more; sample at least two"):
         simulate(PROMPTS, FLAT[:1], length_of_text)
+
+
+@pytest.mark.parametrize("name", ["humanward", "trl", "trl-plain", "hh-rlhf", "csv", "label-studio", "argilla"])
+def test_every_export_says_what_was_simulated_and_it_is_read_back(tmp_path: Path, name: str) -> None:
+    prompts = (Prompt("p", "Why?"),)
+    completions = (Completion("a", "p", "because", "m"), Completion("b", "p", "no", "m"))
+    rankings = (
+        Ranking("r1", "p", (("a",), ("b",)), "simulated-1", simulated=True),
+        Ranking("r2", "p", (("b",), ("a",)), "ada"),
+    )
+    path = tmp_path / f"x{ {'csv': '.csv', 'label-studio': '.json', 'argilla': '.json'}.get(name, '.jsonl') }"
+    export_file(path, name, Feedback(prompts, completions, rankings))
+    back = import_files([path], name).feedback
+    texts = {completion.id: completion.text for completion in back.completions}
+    assert {(texts[r.tiers[0][0]], r.simulated) for r in back.rankings} == {("because", True), ("no", False)}

@@ -214,10 +214,15 @@ def _write_argilla(path: Path, feedback: Feedback, _preferences: PreferenceSet) 
 
 def _by_pair(render: Callable[[Preference], dict[str, Any]]) -> Callable[[Path, Feedback, PreferenceSet], ExportResult]:
     def write(path: Path, _feedback: Feedback, preferences: PreferenceSet) -> ExportResult:
-        rows = (render(preference) for preference in preferences.preferences if not preference.tie)
+        rows = (render(p) | _mark(p.simulated) for p in preferences.preferences if not p.tie)
         return ExportResult(write_jsonl(path, rows), preferences.ties)
 
     return write
+
+
+def _mark(simulated: bool) -> dict[str, bool]:
+    """A field that other tools pass over, and ours reads: nobody shall take for people's what was simulated."""
+    return {"simulated": True} if simulated else {}
 
 
 def _hh_rlhf(preference: Preference) -> dict[str, Any]:
@@ -249,6 +254,7 @@ def _write_kto(path: Path, feedback: Feedback, _preferences: PreferenceSet) -> E
             "completion": [{"role": "assistant", "content": label.completion}],
             "label": label.desirable,
         }
+        | _mark(label.simulated)
         for label in derived.labels
     )
     return ExportResult(write_jsonl(path, rows), 0)

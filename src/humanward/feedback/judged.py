@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from humanward.errors import InputError
@@ -78,6 +78,8 @@ class Collector:
         try:
             value = row.checked()
             judgements = list(read(value, row.where))
+            if isinstance(value, dict) and value.get("simulated") is True:
+                judgements = [replace(judged, simulated=True) for judged in judgements]
             for judged in judgements:
                 self._check(judged, row.where)
             doubt = _uncertainty(value, row.where)
