@@ -106,6 +106,7 @@ class Cache:
         self._seen = self.width if self.grows else min(self.length, -(-width // STEP) * STEP)
         seen = self._columns[: self._seen] <= lengths[:, None]
         if self.grows:
+            self._bags = self._bags_of(count)
             mask = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, -torch.inf)
             self._mask = (
                 mask[:, None, None].expand(-1, self.groups, self.repeats, -1).reshape(-1, self.repeats, self._seen)
@@ -124,7 +125,7 @@ class Cache:
             keys, values = keys.flatten(0, 1), values.flatten(0, 1)
             asked = q.to(self.dtype).reshape(-1, self.repeats, self.size)
             scores = torch.baddbmm(self._mask, asked, keys.transpose(1, 2), alpha=scale)
-            return torch.bmm(scores.softmax(-1), values).view(count, -1)
+            return self._mean(scores.softmax(-1), layer, values).view(count, -1)
         read = functional.scaled_dot_product_attention(
             q[:, :, None].to(self.dtype),
             keys[:, :, : self._seen],
@@ -134,6 +135,26 @@ class Cache:
             enable_gqa=self.repeats > 1,
         )
         return read.reshape(count, -1)
+
+    def _mean(self, weights: torch.Tensor, layer: int, values: torch.Tensor) -> torch.Tensor:
+        """(B G, repeats, d) means of ``values`` (B G, width, d) with ``weights`` (B G, repeats, width)."""
+        if self._bags is None:
+            return torch.bmm(weights, values)
+        table = self.layers[layer][1].view(-1, self.size)
+        return functional.embedding_bag(
+            self._bags[0], table, self._bags[1], mode="sum", per_sample_weights=weights.view(-1)
+        )
+
+    def _bags_of(self, count: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(indices, offsets) of the weighted sums of values as bags of embeddings.
+
+        A product with one row reads its matrix at a third of the speed of PyTorch's sums of embeddings, which are made
+        for reading many vectors once.
+        """
+        if not self.grows or self.repeats > 1 or "AVX" not in torch.backends.cpu.get_cpu_capability():
+            return None
+        found = torch.arange(count * self.groups * self.width, dtype=torch.int32)
+        return found, found[:: self.width].clone()
 
     # --- whole prompts ---
 
