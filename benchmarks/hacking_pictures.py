@@ -12,7 +12,15 @@ from hacking_results import DEMANDED, HELD_OUT_ALARMS, REWARDS
 
 BEGIN, END = "<!-- benchmarks/hacking.py writes from here -->", "<!-- to here -->"
 TITLES = {"token": "bonus for a word", "length": "bonus for length", "pairs": "reward model of few pairs"}
-COLOURS = ("#333333", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
+COLOURS = {
+    "none": "#333333",
+    "kl": "#0072b2",
+    "bounded": "#d55e00",
+    "lagrangian": "#009e73",
+    "length-penalty": "#cc79a7",
+    "ensemble-std": "#e69f00",
+}
+REWARD_COLOUR, TRUTH_COLOUR = "#0072b2", "#d55e00"
 Run = Mapping[str, Any]
 
 
@@ -58,7 +66,8 @@ def curves(runs: Sequence[Run], file: Path) -> None:
 
     figure, panels = plt.subplots(1, len(REWARDS), figsize=(11, 3.8), sharey=True)
     for panel, reward in zip(panels, REWARDS, strict=True):
-        for arm, colour in zip(DEMANDED[reward], COLOURS, strict=False):
+        for arm in DEMANDED[reward]:
+            colour = COLOURS[arm]
             own = [run for run in runs if (run["reward"], run["arm"]) == (reward, arm)]
             if not own:
                 continue
@@ -71,7 +80,8 @@ def curves(runs: Sequence[Run], file: Path) -> None:
                     _ring(panel, run, colour)
         panel.axhline(0, color="#999999", linewidth=0.8, linestyle=":")
         panel.set(title=TITLES[reward], xlabel="step")
-        panel.legend(fontsize=8, loc="lower left", frameon=False)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize=8, loc="lower left", frameon=False)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("true reward, reference deviations")
     figure.tight_layout()
@@ -95,20 +105,22 @@ def frontier(runs: Sequence[Run], fitted: Mapping[str, Any], file: Path) -> None
         own = [run for run in runs if (run["reward"], run["arm"]) == (reward, "none")]
         looks = [look for run in own for look in run["looks"]]
         if not looks:
+            panel.set_axis_off()
             continue
         d = [math.sqrt(max(0.0, look["monitor/sequence_kl"])) for look in looks]
         line = np.linspace(0.03, max(d), 200)
         for key, name, colour, words in (
-            ("monitor/reward", "reward", COLOURS[1], "reward that is optimised"),
-            ("truth", "truth", COLOURS[2], "true reward"),
+            ("monitor/reward", "reward", REWARD_COLOUR, "reward that is optimised"),
+            ("truth", "truth", TRUTH_COLOUR, "true reward"),
         ):
             panel.plot(d, [look[key] for look in looks], ".", color=colour, alpha=0.6)
             one = fitted[reward][name]
-            label = f"{words}: d ({one['alpha']:.2f} {-one['beta']:+.2f} log d)"
+            sign = "-" if one["beta"] > 0 else "+"
+            label = f"{words}: d ({one['alpha']:.2f} {sign} {abs(one['beta']):.2f} log d)"
             panel.plot(line, line * (one["alpha"] - one["beta"] * np.log(line)), color=colour, label=label)
         panel.axhline(0, color="#999999", linewidth=0.8, linestyle=":")
-        panel.set(title=TITLES[reward], xlabel="d = square root of sequence KL, nats")
-        panel.legend(fontsize=8, loc="upper left", frameon=False)
+        panel.set(xlabel="d = square root of sequence KL, nats")
+        panel.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, title=TITLES[reward])
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("reference deviations")
     figure.tight_layout()
