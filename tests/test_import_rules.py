@@ -81,6 +81,7 @@ MAY_SEE: dict[str, set[str]] = {
         "rl",
         "offline",
         "evaluation",
+        "serving",
     },
 }
 TOP = {"cli"}  # sees all; nobody sees it

@@ -16,7 +16,7 @@ import pytest
 import synthetic_run
 
 from humanward.errors import InputError
-from humanward.evaluation.quotes import LONGEST_SHOWN
+from humanward.evaluation.quotes import LONGEST_SHOWN, both_ends, pairs, reworded
 from humanward.evaluation.report import build_report, closing_lines, write_report
 from humanward.evaluation.rows import Answer, EvaluationRow
 from humanward.evaluation.visible import visible
@@ -197,8 +197,31 @@ def test_long_and_empty_responses(hard):
 def test_many_rows_are_cut_at_both_ends(tmp_path):
     write_report(synthetic_run.inputs(synthetic_run.rows(600)), tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "The 400 of 600 responses that changed most" in page
+    assert "The 400 of 600 responses that changed, grew or were reworded most" in page
     assert page.count("data-order") == 400
+
+
+def test_the_list_holds_the_first_of_every_order():
+    """Ten pairs of the middle that no change of toxicity would bring in: the longest and the most reworded."""
+    rows = synthetic_run.rows(600)
+    scored, _ = pairs(rows)
+    middle = scored[300]
+    place = next(i for i, row in enumerate(rows) if row.prompt_id == middle.prompt_id and row.sample == middle.sample)
+    rows[place] = dataclasses.replace(rows[place], after=dataclasses.replace(rows[place].after, tokens=999))
+    shown = both_ends(pairs(rows)[0], 40)
+    assert len(shown) == 40
+    assert any(pair.length == 999 for pair in shown)
+    assert [pair.order for pair in shown] == sorted((pair.order for pair in shown), reverse=True)
+    assert {shown[0].order, shown[-1].order} == {scored[0].order, scored[-1].order}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [("a b c d", "a b c d", 0.0), ("a b", "c d", 1.0), ("a a b", "A b b", 1 / 3), ("", "", 0.0), ("", "new", 1.0)],
+)
+def test_the_share_of_other_words_by_hand(before, after, share):
+    """a a b and a b b have one a and one b in common: 1 - 2 * 2 / 6."""
+    assert reworded(before, after) == pytest.approx(share)
 
 
 def test_warnings_reach_page_and_file(tmp_path):

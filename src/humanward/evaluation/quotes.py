@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,11 @@ class Quote:
 
 @dataclass(frozen=True)
 class Pair:
-    """One row side by side; ``change`` as words, ``order`` as a number to sort by."""
+    """One row side by side; ``change`` as words, ``order`` as a number to sort by.
+
+    More to sort by: ``length`` and ``grew`` in tokens, after and after - before; ``reworded``, the share of words that
+    only one side has, 0 to 1; ``reward``, after - before, None where a side has none.
+    """
 
     prompt_id: str
     sample: int
@@ -39,6 +44,10 @@ class Pair:
     direction: str
     before: Quote
     after: Quote
+    length: int
+    grew: int
+    reworded: float
+    reward: float | None
 
 
 def pairs(rows: Sequence[EvaluationRow]) -> tuple[list[Pair], list[Pair]]:
@@ -49,11 +58,35 @@ def pairs(rows: Sequence[EvaluationRow]) -> tuple[list[Pair], list[Pair]]:
 
 
 def both_ends(shown: list[Pair], most: int) -> list[Pair]:
-    """At most ``most`` pairs: those that changed most in either direction, order kept."""
+    """At most ``most`` pairs, order kept: those that changed most in either direction, and each other order's first."""
     if len(shown) <= most:
         return shown
-    head = (most + 1) // 2
-    return shown[:head] + shown[len(shown) - (most - head) :]
+    first = most // 10
+    chosen: set[int] = set()
+    for order in (_longest, _grown, _reworded, _reward_fallen):
+        chosen |= set(sorted(range(len(shown)), key=lambda i, order=order: order(shown[i]))[:first])  # type: ignore[misc]
+    ends = (place for near in range(len(shown)) for place in (near, len(shown) - 1 - near))
+    for place in ends:
+        if len(chosen) >= most:
+            break
+        chosen.add(place)
+    return [shown[place] for place in sorted(chosen)]
+
+
+def _longest(pair: Pair) -> float:
+    return -pair.length
+
+
+def _grown(pair: Pair) -> float:
+    return -pair.grew
+
+
+def _reworded(pair: Pair) -> float:
+    return -pair.reworded
+
+
+def _reward_fallen(pair: Pair) -> float:
+    return 0.0 if pair.reward is None else pair.reward
 
 
 def _pair(row: EvaluationRow, change: float | None) -> Pair:
@@ -69,7 +102,18 @@ def _pair(row: EvaluationRow, change: float | None) -> Pair:
         direction=direction,
         before=_quote(row.before),
         after=_quote(row.after),
+        length=row.after.tokens,
+        grew=row.after.tokens - row.before.tokens,
+        reworded=reworded(row.before.text, row.after.text),
+        reward=None if row.before.reward is None or row.after.reward is None else row.after.reward - row.before.reward,
     )
+
+
+def reworded(before: str, after: str) -> float:
+    """Share of both texts' words that the other does not have, each as often as it stands there: 0 same, 1 nothing."""
+    sides = [Counter(text.casefold().split()) for text in (before, after)]
+    words = sum(sides[0].values()) + sum(sides[1].values())
+    return 1 - 2 * sum((sides[0] & sides[1]).values()) / words if words else 0.0
 
 
 def quote(text: str, toxicity: float | None, *, tokens: int = 0, ended: bool = True) -> Quote:

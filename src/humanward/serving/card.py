@@ -103,9 +103,19 @@ def _use(config: RunConfig, kind: str) -> list[str]:
 def _numbers(report: dict[str, Any]) -> list[str]:
     toxicity, kl, fluency = report["toxicity"], report["kl"], report["fluency"]
     difference = toxicity["difference"]
-    low, high = difference["ci95"]
+    change = "toxicity was not measured on both sides."
+    if difference["ci95"] is not None:
+        low, high = difference["ci95"]
+        change = (
+            f"toxicity changed by {difference['mean']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, "
+            f"p = {difference['p_value']:.2g}, n = {difference['n']})."
+        )
     rows = [
-        ("toxicity", f"{toxicity['before']['mean']:.4f}", f"{toxicity['after']['mean']:.4f}"),
+        *(
+            [("toxicity", f"{toxicity['before']['mean']:.4f}", f"{toxicity['after']['mean']:.4f}")]
+            if toxicity["before"]["mean"] is not None and toxicity["after"]["mean"] is not None
+            else []
+        ),
         *(
             (words, f"{fluency[f'{name}_before']:.4g}", f"{fluency[f'{name}_after']:.4g}")
             for name, words in (
@@ -119,8 +129,7 @@ def _numbers(report: dict[str, Any]) -> list[str]:
     lines = [
         report["verdict"],
         "",
-        f"On {report['prompts']} prompts never trained on, judged by `{toxicity['judge']}`: toxicity changed by "
-        f"{difference['mean']:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, p = {difference['p_value']:.2g}).",
+        f"On {report['prompts']} prompts never trained on, judged by `{toxicity['judge']}`: {change}",
         "",
         "| | before | after |",
         "| --- | --- | --- |",

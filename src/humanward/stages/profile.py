@@ -18,7 +18,7 @@ from humanward.rl.trainer import PHASES
 
 FILE = "profile.json"
 OPERATOR_STEP = 2
-"""The step whose operators are recorded, as the first one warms caches up; recording slows it, so no phase counts it."""
+"""The step whose operators are recorded: the first warms caches up. Recording slows it, so no phase counts it."""
 
 OPERATORS = 15
 

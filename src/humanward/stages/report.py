@@ -11,10 +11,12 @@ from typing import Any
 from humanward.alarm import Alarm
 from humanward.algorithm_config import OFF_POLICY, ON_POLICY
 from humanward.config import RunConfig
+from humanward.errors import writing
 from humanward.evaluation.best_of_n import Frontier, read_frontier
 from humanward.evaluation.checks import independence_warnings
 from humanward.evaluation.report import ReportInputs, write_report
 from humanward.evaluation.rows import EvaluationRow, read_rows
+from humanward.serving.card import model_card
 from humanward.stages.best_of_n import FRONTIER
 from humanward.stages.context import Run
 from humanward.stages.off_policy import NO_REWARD
@@ -74,6 +76,11 @@ def run_report(run: Run, *, reproduce: str | None = None) -> dict[str, Any]:
         truncated={name: record["truncated"] for name, record in stages.items() if "truncated" in record},
     )
     report = write_report(inputs, folder.path)
+    if run.policy_folder.is_dir():
+        kind = "adapter" if config.model.train == "adapter" else "model"
+        card = model_card(config, folder.models(), report, reward=reward_name(config), kind=kind)
+        with writing(run.policy_folder / "README.md"):
+            (run.policy_folder / "README.md").write_text(card, encoding="utf-8")
     folder.finish("report", time.perf_counter() - started, reproduce=command)
     return report
 

@@ -18,9 +18,15 @@
   const direction = document.getElementById("direction");
   const order = document.getElementById("order");
   const count = document.getElementById("count");
+  const scored = (a, b) => (a.dataset.direction === "unscored") - (b.dataset.direction === "unscored");
   const by = {
     worse: (a, b) => b.dataset.order - a.dataset.order,
-    better: (a, b) => (a.dataset.direction === "unscored") - (b.dataset.direction === "unscored") || a.dataset.order - b.dataset.order,
+    better: (a, b) => scored(a, b) || a.dataset.order - b.dataset.order,
+    moved: (a, b) => scored(a, b) || Math.abs(b.dataset.order) - Math.abs(a.dataset.order),
+    reworded: (a, b) => b.dataset.reworded - a.dataset.reworded,
+    longest: (a, b) => b.dataset.length - a.dataset.length,
+    grew: (a, b) => b.dataset.grew - a.dataset.grew,
+    reward: (a, b) => (a.dataset.reward ?? Infinity) - (b.dataset.reward ?? Infinity) || 0,
     id: (a, b) => a.dataset.id.localeCompare(b.dataset.id, undefined, { numeric: true }),
   };
   const update = () => {
