@@ -16,12 +16,10 @@ import os
 import resource
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import machine
 import postgres
+import serving
 
 LETTERS = "ABCD"
 
@@ -158,12 +157,12 @@ def under_load(
     for number in range(chosen.annotators):
         someone = annotator(store, project, f"annotator-{tag}-{number}")
         keys.append(people.create_token(store, someone, "load")[1])
-    port = _free_port()
-    server = _start(url, port)
+    port = serving.free_port()
+    server = serving.start(url, port)
     state = _Load(port, project.id, chosen.seconds if kill_after is None else 2 * kill_after)
     load_before = os.getloadavg()[0]
     try:
-        _wait(port, server)
+        serving.wait_for(port, server)
         before = _all_cpu_seconds(server.pid)
         if kill_after is None:
             asyncio.run(state.run(keys))
@@ -173,7 +172,7 @@ def under_load(
             def kill() -> None:
                 server.send_signal(signal.SIGKILL)
                 server.wait()
-                restarted.append(_start(url, port))
+                restarted.append(serving.start(url, port))
 
             asyncio.run(state.run(keys, at=kill_after, act=kill))
             server = restarted[0]
@@ -322,29 +321,6 @@ def audit(store: Store, project: Project, state: _Load) -> dict[str, Any]:
             "tasks_over_quota": db.scalar(held.where(leases.c.n > Task.quota)),
             "tasks_miscounted": db.scalar(held.where(leases.c.n != Task.reserved)),
         }
-
-
-def _start(url: str, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "humanward.feedback.service", url, str(port)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline or server.poll() is not None:
-                raise
-            time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _all_cpu_seconds(server: int) -> dict[str, float]:

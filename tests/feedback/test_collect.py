@@ -6,14 +6,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx2
 import pytest
+import serving
 from making import items
 from typer.testing import CliRunner
 
@@ -188,9 +187,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_collect_prints_a_link_that_signs_in_once(run: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = serving.free_port()
     command = [
         sys.executable,
         "-m",
@@ -217,12 +214,7 @@ def test_collect_prints_a_link_that_signs_in_once(run: Path) -> None:
         base, token = found.groups()
         facts = json.loads(server.stdout.readline())
         assert (facts["link"], facts["url"]) == (found[0], f"{base}/projects/1/label")
-        for _ in range(200):
-            try:
-                httpx2.get(f"{base}/healthz", timeout=5)
-                break
-            except httpx2.TransportError:
-                time.sleep(0.1)
+        serving.wait_for(port, server)
         with httpx2.Client(base_url=base) as client:
             session = client.post("/api/v1/session/enter", json={"token": token}).json()
             assert session["owner"] is True

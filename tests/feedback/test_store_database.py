@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import httpx2
 import pytest
+import serving
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from making import items, make_project, person
@@ -256,14 +253,12 @@ def test_what_was_confirmed_survives_kill_9(url: str) -> None:
     project = make_project(store, count=60, answers=2)
     ada = person(store, "ada", project)
     _, token = people.create_token(store, ada, "x")
-    port = _free_port()
+    port = serving.free_port()
     confirmed = []
     for stop_after in (15, 10):
-        server = subprocess.Popen(
-            [sys.executable, "-m", "humanward.feedback.service", url, str(port)], env={**os.environ}
-        )
+        server = serving.start(url, port)
         base = f"http://127.0.0.1:{port}"
-        _wait(base, server)
+        serving.wait_for(port, server)
         with httpx2.Client(base_url=f"{base}/api/v1", headers={"authorization": f"Bearer {token}"}) as client:
             for _ in range(stop_after):
                 task = client.post(f"/projects/{project.id}/claim").json()["task"]
@@ -278,26 +273,6 @@ def test_what_was_confirmed_survives_kill_9(url: str) -> None:
         assert db.scalar(select(func.count()).select_from(RankingRow)) == 25
         assert db.scalar(select(func.count()).select_from(Project)) == 1
     store.close()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(base: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            httpx2.get(f"{base}/healthz", timeout=5).raise_for_status()
-            return
-        except httpx2.HTTPError:
-            if time.monotonic() > deadline or server.poll() is not None:
-                raise
-            time.sleep(0.1)
 
 
 def test_simulated_annotators_rank_a_project_and_stay_marked(store: Store, tmp_path: Path) -> None:
