@@ -96,7 +96,7 @@ def test_the_same_seed_draws_the_same_frontier(tiny: Path, tmp_path: Path) -> No
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("where", ["_sequence_kl", "write_frontier"])
+@pytest.mark.parametrize("where", ["sequence_kl", "write_frontier"])
 def test_an_interrupted_frontier_is_measured_again(
     where: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
