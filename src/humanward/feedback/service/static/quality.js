@@ -89,12 +89,12 @@ function annotators(people, converged) {
     { title: "Annotator", row: true, of: (each) => [bdi(each.annotator), each.simulated ? h("span", { className: "tag warn" }, "simulated") : null] },
     { title: "Rankings", className: "num", of: ({ rankings }) => rankings.toLocaleString("en") },
     { title: "Agree with others", className: "num", of: ({ agreement: share }) => percent(share) },
-    { title: "Gold right", className: "num", of: ({ gold }) => (gold?.n ? `${percent(gold.value)} (${count(gold.n, "item")})` : "–") },
+    { title: "Gold right", className: "num", of: ({ gold }) => (gold?.n ? `${percent(gold.value)} of ${gold.n}` : "–") },
     { title: "Reliability", className: "num", of: ({ reliability }) => estimate(reliability) },
     { title: "Accuracy", className: "num", of: ({ accuracy }) => percent(accuracy) },
     { title: "Ties", className: "num", of: ({ tie_share: share }) => percent(share) },
     { title: "None", className: "num", of: ({ none_acceptable: none }) => none },
-    { title: "First shown is best", className: "num", of: ({ position }) => (position.first_share === null ? "–" : `${percent(position.first_share)} (fair: ${percent(position.expected)})`) },
+    { title: "First is best", className: "num", of: ({ position }) => (position.first_share === null ? "–" : `${percent(position.first_share)} (fair: ${percent(position.expected)})`) },
     { title: "Median time", className: "num", of: ({ median_seconds: time }) => seconds(time) },
   ];
   return h(
