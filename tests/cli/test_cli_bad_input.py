@@ -367,7 +367,7 @@ def test_stages_out_of_order(place: Place) -> None:
 # --- a full disk -------------------------------------------------------------------------------------------------
 
 
-SYNCS = 24
+SYNCS = 25
 
 
 class FullDisk:

@@ -200,9 +200,9 @@ def _judged_figure(content: Mapping[str, Any], name: str) -> Figure | None:
     if not known:
         return None
     start = known[0][1]["start"]
-    rows = [Whisker("reference", start["value"], _interval(start), "before")]
+    rows = [Whisker("reference", start["value"], _interval(start), "second")]
     rows += [
-        Whisker(f"round {number}", one["after"]["value"], _interval(one["after"]), "after") for number, one in known
+        Whisker(f"round {number}", one["after"]["value"], _interval(one["after"]), "main") for number, one in known
     ]
     title = {"toxicity": "Judged toxicity", "gold": "Gold reward"}[name]
     picture = whiskers(
