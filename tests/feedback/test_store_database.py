@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -102,6 +103,9 @@ def test_records_come_back_exactly(store: Store, tmp_path: Path) -> None:
         Completion("c2", "p1", "=cmd|' /C calc'!A0", "", True, {}),
         Completion("c3", "p2", "z" * 30_000, "m"),
         Completion("c4", "p2", "y", "m"),
+        # What would end a COPY or be taken for nothing, if it were not escaped.
+        Completion("c5", "p2", "\\N", "\\."),
+        Completion("c6", "p2", "\\.\r\n\\N\t\\t", ""),
     )
     rankings = (
         Ranking("r1", "p1", (("c2",), ("c1",)), "ada", False, "helpful", ("c1", "c2"), 3.25, "2026-01-01T00:00:00Z"),
@@ -147,6 +151,31 @@ def test_bad_rows_keep_nothing_or_with_skip_bad_the_others(store: Store, tmp_pat
     assert load_feedback(store, project.id).prompts == ()
     loaded = load_files(store, TERMINAL, project.id, [path], "trl", skip_bad=True)
     assert (loaded.rows, loaded.bad_rows, loaded.added.tasks, len(loaded.reasons)) == (2500, 1, 2499, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("csv", 'q,"x\x00",2\n'),
+        ("trl", {"prompt": "q\x00", "chosen": "x", "rejected": "y"}),
+        ("humanward", {"prompt": {"id": "q", "text": "q", "messages": [{"role": "user", "content": "\x00"}]}}),
+    ],
+)
+def test_what_a_database_cannot_keep_is_named_by_its_line(store: Store, tmp_path: Path, name: str, row: Any) -> None:
+    path = tmp_path / ("x.csv" if name == "csv" else "x.jsonl")
+    good = (
+        {"prompt": {"id": "p", "text": "p"}} if name == "humanward" else {"prompt": "p", "chosen": "a", "rejected": "b"}
+    )
+    lines = (
+        ["prompt,completion,rank", "p,a,1", "p,b,2", "q,y,1", row] if name == "csv" else map(json.dumps, (good, row))
+    )
+    path.write_text("\n".join(lines))
+    project = create_project(store, TERMINAL, "x")
+    with pytest.raises(InputError, match=r"x\.(jsonl line 2|csv line 5): holds a NUL character"):
+        load_files(store, TERMINAL, project.id, [path], name)
+    loaded = load_files(store, TERMINAL, project.id, [path], name, skip_bad=True)
+    # In the table the other answer to q is left alone, which is no ranking.
+    assert (loaded.rows - loaded.bad_rows, loaded.bad_rows) == ((2, 2) if name == "csv" else (1, 1))
 
 
 def test_a_row_may_say_how_uncertain_somebody_is(store: Store, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _read_own(rows: Iterable[Row], collector: Collector) -> None:
 
 
 def _add_own(row: Row, collector: Collector) -> None:
-    value = object_row(row.checked(), row.where)
+    value = object_row(collector.value_of(row), row.where)
     name = next(iter(value), "")
     if len(value) != 1 or name not in _KINDS:
         raise InputError(f"{row.where}: is not one of {', '.join(_KINDS)} alone; write e.g. {{'prompt': {{...}}}}")

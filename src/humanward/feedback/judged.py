@@ -61,6 +61,8 @@ class Collector:
     """Gathers records row by row. A bad row adds nothing: it ends the import, or with ``skip_bad`` is noted."""
 
     skip_bad: bool = False
+    for_database: bool = False
+    """Refuse what PostgreSQL cannot keep."""
     rows: int = 0
     bad_rows: int = 0
     bad: list[str] = field(default_factory=list)
@@ -76,7 +78,7 @@ class Collector:
         """Read one row (or the first of several that belong together) into judgements; add them all, or the reason."""
         self.rows += rows
         try:
-            value = row.checked()
+            value = self.value_of(row)
             judgements = list(read(value, row.where))
             if isinstance(value, dict) and value.get("simulated") is True:
                 judgements = [replace(judged, simulated=True) for judged in judgements]
@@ -94,6 +96,13 @@ class Collector:
                 self._add_rating(judged, place)
             else:
                 self._add(judged, row.where, place)
+
+    def value_of(self, row: Row) -> Any:
+        """The row's value; raises InputError for a row that could not be parsed or kept."""
+        value = row.checked()
+        if self.for_database and _holds_nul(value):
+            raise InputError(f"{row.where}: holds a NUL character, which a database cannot keep; take it out")
+        return value
 
     def refuse(self, error: InputError, rows: int = 1) -> None:
         """Keep the reason for a bad row, or raise it."""
@@ -160,6 +169,14 @@ class Collector:
             simulated=rated.simulated,
         )
         self.ratings.setdefault(rating.id, rating)
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_holds_nul, value))
 
 
 def _uncertainty(value: Any, where: str) -> float | None:

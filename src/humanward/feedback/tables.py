@@ -60,7 +60,7 @@ def read_csv(rows: Iterable[Row], collector: Collector) -> None:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         try:
-            cells = {name: restore(cell) for name, cell in row.checked().items()}
+            cells = {name: restore(cell) for name, cell in collector.value_of(row).items()}
         except InputError as error:
             collector.rows += 1
             collector.refuse(error)

@@ -107,7 +107,7 @@ def _collectors(importer: Importer, path: Path, name: str, skip_bad: bool) -> It
     if chosen not in FORMATS:
         raise InputError(f"format {chosen!r}: unknown; use one of {', '.join(FORMATS)}")
     for some in [rows] if chosen in WHOLE else batches(rows):
-        collector = Collector(skip_bad)
+        collector = Collector(skip_bad, for_database=True)
         known = Feedback()
         if chosen == "humanward":
             known = _named_before(importer.db, importer.project.id, list(some))
