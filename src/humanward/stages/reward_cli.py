@@ -73,8 +73,8 @@ def reward_evaluate(
 ) -> None:
     """Measure a reward on pairs that people judged: accuracy against baselines, calibration, probes, learning curve.
 
-    Writes reward_evaluation.json and reward_evaluation.html. With --source instead of --run any reward is measured, such
-    as --source demo/detector --label nothate.
+    Writes reward_evaluation.json and reward_evaluation.html. With --source instead of --run any reward is measured,
+    such as --source demo/detector --label nothate.
 
     Example: humanward reward evaluate --run runs/mine --pairs hhh.jsonl --learning-curve
     """
